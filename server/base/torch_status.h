@@ -1,0 +1,17 @@
+// The only place where LibTorch's exceptions are caught.
+#pragma once
+
+#include <string_view>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+
+namespace ess {
+
+// Runs `work`; a LibTorch or C++ exception becomes a Status:
+//   c10::OutOfMemoryError, std::bad_alloc  kResourceExhausted
+//   anything else                          kInternal
+// `what` names the work in the message. LibTorch's own text is cut to its first line.
+absl::Status CatchTorch(std::string_view what, absl::FunctionRef<absl::Status()> work);
+
+}  // namespace ess

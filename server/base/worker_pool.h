@@ -1,0 +1,50 @@
+// Threads that share out the heads of a layer.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
+#include "absl/synchronization/mutex.h"
+
+namespace ess {
+
+// Thread-safe; loops of several callers run one after the other.
+class WorkerPool {
+ public:
+  // `threads` >= 1, the caller's thread included.
+  explicit WorkerPool(int threads);
+  ~WorkerPool();
+  WorkerPool(const WorkerPool&) = delete;
+  WorkerPool& operator=(const WorkerPool&) = delete;
+
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Calls body(index, thread) once for each index in [0, count), on all threads, the caller's
+  // included; `thread` is in [0, threads()), for per-thread scratch. Indices are taken in order.
+  // Returns when all calls have returned. `body` must not throw.
+  void ParallelFor(int64_t count, absl::FunctionRef<void(int64_t index, int thread)> body);
+
+ private:
+  void Work(int thread);
+  void RunIndices(int thread);
+
+  absl::Mutex loop_mutex_;  // Held for a whole loop.
+
+  absl::Mutex mutex_;
+  // State of the current loop.
+  int64_t generation_ ABSL_GUARDED_BY(mutex_) = 0;
+  int busy_workers_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  // Constant while a loop runs.
+  const absl::FunctionRef<void(int64_t, int)>* body_ = nullptr;
+  int64_t count_ = 0;
+  std::atomic<int64_t> next_{0};
+
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace ess

@@ -1,0 +1,60 @@
+// The ESS engine: operators in, measures at every position out. Knows nothing of models or gRPC.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/base/cancellation.h"
+#include "server/base/worker_pool.h"
+#include "server/ess/measure.h"
+
+namespace ess::operators {
+class SequenceOperator;
+}
+
+namespace ess {
+
+// ESS of a group of heads of one operator.
+struct OperatorEss {
+  // values[m]: measure m, row-major float32 [heads, positions] or [heads, positions, K].
+  std::vector<std::vector<float>> values;
+  // Per head: feature_epsilon * max_i sigma_1(H_i) * sqrt(L).
+  std::vector<double> noise_floors;
+  // Per measure, how it was computed: "inertia_tree", "reference_svd", ...
+  std::vector<std::string> routes;
+};
+
+// Thread-safe; calls share the worker pool.
+class EssEngine {
+ public:
+  // `pool` outlives the engine.
+  explicit EssEngine(WorkerPool& pool) : pool_(pool) {}
+
+  // Computes `measures` for `heads` (indices into the operator) at `positions` (ascending, in
+  // [0, L)).
+  // Errors: kInvalidArgument  a measure this class does not have (kCausal of a dense operator).
+  //         kInternal         an operator with a NaN or infinity: names head and entry.
+  //         kCancelled, kDeadlineExceeded  within 200 ms of the token's change.
+  // Memory: at most 4 L^2 doubles per thread.
+  absl::StatusOr<OperatorEss> Compute(const operators::SequenceOperator& op,
+                                      std::span<const int64_t> heads,
+                                      std::span<const int64_t> positions,
+                                      std::span<const Measure> measures,
+                                      const CancellationToken& cancellation) const;
+
+ private:
+  WorkerPool& pool_;
+};
+
+// Whether this measure goes by the reference route, an SVD at each position.
+bool NeedsReference(const Measure& measure);
+
+// Floating point operations of the reference route for one head: sum over the positions of
+// 4 m n^2 - 4/3 n^3 with m = max(i, L - i), n = min(i, L - i). 0 when no measure needs it.
+double ReferenceWork(std::span<const Measure> measures, int64_t length,
+                     std::span<const int64_t> positions);
+
+}  // namespace ess

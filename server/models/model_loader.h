@@ -1,0 +1,50 @@
+// A folder in Hugging Face layout -> a model ready to run.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace ess::tokenization {
+class Tokenizer;
+}
+
+namespace ess::models {
+
+class SequenceModel;
+
+struct LoadOptions {
+  std::string device = "cpu";  // A c10::Device string.
+  bool as_stored = false;      // Keep the checkpoint's dtype; otherwise float32.
+};
+
+struct LoadedModel {
+  LoadedModel();
+  ~LoadedModel();
+  LoadedModel(LoadedModel&&);
+  LoadedModel& operator=(LoadedModel&&);
+
+  std::unique_ptr<SequenceModel> model;
+  // Null when the folder has no tokenizer.json.
+  std::unique_ptr<tokenization::Tokenizer> tokenizer;
+};
+
+// Reads config.json, the weights and the tokenizer. Messages name files relative to the folder,
+// tensors, what was found and what was expected.
+// Errors: kFailedPrecondition  unsupported model_type, option or config value.
+//         kDataLoss            contents that break the format, contradict the config, or are missing.
+//         kResourceExhausted   not enough memory.
+// Cost: reads the weights once; peak memory is the weights plus one tensor.
+absl::StatusOr<LoadedModel> LoadModelFolder(const std::filesystem::path& folder,
+                                            const LoadOptions& options);
+
+// `model_type` of the folder's config.json. Errors as above.
+absl::StatusOr<std::string> ReadModelType(const std::filesystem::path& folder);
+
+// The model_types that LoadModelFolder accepts.
+std::vector<std::string> SupportedModelTypes();
+
+}  // namespace ess::models

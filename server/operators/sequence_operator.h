@@ -1,0 +1,42 @@
+// What a sequence mixer does to one prompt: a causal linear operator T per head.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "server/operators/state_size.h"
+
+namespace ess::operators {
+
+// The operators of a group of heads of one mixing layer for one prompt, in their native form.
+// Immutable; all methods are thread-safe.
+//
+// T[i, j] weighs input j in output i; T[i, j] = 0 for j > i. ESS looks at H_i = T[i:, :i] only.
+class SequenceOperator {
+ public:
+  virtual ~SequenceOperator() = default;
+
+  // "DenseOperator", "DiagonalRecurrence", ...: the names of the Python client (docs/ess.md).
+  virtual std::string_view class_name() const = 0;
+
+  virtual int64_t head_count() const = 0;  // H
+  virtual int64_t length() const = 0;      // L
+  virtual StateSize state_size() const = 0;
+
+  // Unit roundoff of the dtype that the features had when they made this operator: 2^-23 for
+  // float32, 2^-8 for bfloat16. Scales the noise floor.
+  virtual double feature_epsilon() const = 0;
+
+  // Writes T of one head as float64, row-major [L, L], zeros above the diagonal.
+  // REQUIRES: 0 <= head < head_count(), out.size() == L * L.
+  virtual void DenseHead(int64_t head, std::span<double> out) const = 0;
+
+  // y = T u without forming T where the class allows: u and the result are [H, L, C], float64 on
+  // the CPU. The contract tests compare it with DenseHead and with the mixer's own output.
+  virtual at::Tensor Apply(const at::Tensor& u) const = 0;
+};
+
+}  // namespace ess::operators
