@@ -39,6 +39,6 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::cpu)
   # libprotobuf comes before libtorch_cpu, which carries symbols of another version.
   set_target_properties(LibTorch::cpu PROPERTIES
     IMPORTED_LOCATION ${LibTorch_CPU_LIBRARY}
-    INTERFACE_SYSTEM_INCLUDE_DIRECTORIES ${_links}
+    INTERFACE_INCLUDE_DIRECTORIES ${_links}
     INTERFACE_LINK_LIBRARIES LibTorch::c10)
 endif()
