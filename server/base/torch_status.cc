@@ -3,14 +3,15 @@
 #include <ATen/ATen.h>
 
 #include <new>
+#include <string>
 
-#include "absl/strings/str_cat.h"
 #include "c10/util/Exception.h"
+#include "fmt/format.h"
 
 namespace ess {
 namespace {
 
-std::string_view FirstLine(std::string_view text) { return text.substr(0, text.find('\n')); }
+std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 }  // namespace
 
@@ -18,14 +19,15 @@ absl::Status CatchTorch(std::string_view what, absl::FunctionRef<absl::Status()>
   try {
     return work();
   } catch (const c10::OutOfMemoryError& error) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat(what, ": out of device memory: ", FirstLine(error.what_without_backtrace())));
+    return absl::ResourceExhaustedError(fmt::format("{}: out of device memory: {}", what,
+                                                    FirstLine(error.what_without_backtrace())));
   } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError(absl::StrCat(what, ": out of host memory"));
+    return absl::ResourceExhaustedError(fmt::format("{}: out of host memory", what));
   } catch (const c10::Error& error) {
-    return absl::InternalError(absl::StrCat(what, ": ", FirstLine(error.what_without_backtrace())));
+    return absl::InternalError(
+        fmt::format("{}: {}", what, FirstLine(error.what_without_backtrace())));
   } catch (const std::exception& error) {
-    return absl::InternalError(absl::StrCat(what, ": ", FirstLine(error.what())));
+    return absl::InternalError(fmt::format("{}: {}", what, FirstLine(error.what())));
   }
 }
 
