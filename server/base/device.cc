@@ -60,7 +60,8 @@ absl::StatusOr<std::string> ResolveDevice(const std::string& device) {
       return absl::OkStatus();
     }
     const int index = parsed->has_index() ? parsed->index() : 0;
-    const int count = accelerator == parsed->type() ? at::accelerator::deviceCount() : 0;
+    const bool present = accelerator.has_value() && *accelerator == parsed->type();
+    const int count = present ? at::accelerator::deviceCount() : 0;
     if (index >= count) {
       return absl::FailedPreconditionError(fmt::format(
           "device: '{}' is not on this machine, which has {} of that type", device, count));
