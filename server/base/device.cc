@@ -30,11 +30,11 @@ bool LoadCuda() {
   return loaded;
 }
 
-std::optional<c10::DeviceType> Accelerator() {
+// The accelerator's type; kCPU when there is none.
+c10::DeviceType Accelerator() {
   LoadCuda();
-  const auto type = at::getAccelerator(/*checked=*/false);
-  if (!type.has_value() || at::accelerator::deviceCount() == 0) return std::nullopt;
-  return type;
+  const bool present = at::getAccelerator().has_value() && at::accelerator::deviceCount() > 0;
+  return present ? at::getAccelerator(/*checked=*/true).value() : c10::kCPU;
 }
 
 }  // namespace
@@ -42,10 +42,11 @@ std::optional<c10::DeviceType> Accelerator() {
 absl::StatusOr<std::string> ResolveDevice(const std::string& device) {
   std::string resolved;
   const absl::Status status = CatchTorch("device", [&]() -> absl::Status {
-    const std::optional<c10::DeviceType> accelerator =
-        device == "cpu" ? std::nullopt : Accelerator();
+    const c10::DeviceType accelerator = device == "cpu" ? c10::kCPU : Accelerator();
     if (device == "auto" || device.empty()) {
-      resolved = accelerator ? fmt::format("{}:0", c10::DeviceTypeName(*accelerator, true)) : "cpu";
+      resolved = accelerator == c10::kCPU
+                     ? "cpu"
+                     : fmt::format("{}:0", c10::DeviceTypeName(accelerator, true));
       return absl::OkStatus();
     }
     std::optional<c10::Device> parsed;
@@ -60,8 +61,7 @@ absl::StatusOr<std::string> ResolveDevice(const std::string& device) {
       return absl::OkStatus();
     }
     const int index = parsed->has_index() ? parsed->index() : 0;
-    const bool present = accelerator.has_value() && *accelerator == parsed->type();
-    const int count = present ? at::accelerator::deviceCount() : 0;
+    const int count = accelerator == parsed->type() ? at::accelerator::deviceCount() : 0;
     if (index >= count) {
       return absl::FailedPreconditionError(fmt::format(
           "device: '{}' is not on this machine, which has {} of that type", device, count));
