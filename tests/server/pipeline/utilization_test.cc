@@ -2,6 +2,7 @@
 
 #include "gtest/gtest.h"
 #include "prometheus/collectable.h"
+#include "prometheus/metric_family.h"
 
 namespace ess {
 namespace {

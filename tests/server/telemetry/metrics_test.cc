@@ -6,6 +6,7 @@
 
 #include "gmock/gmock.h"
 #include "prometheus/collectable.h"
+#include "prometheus/metric_family.h"
 
 namespace ess::telemetry {
 namespace {
@@ -50,7 +51,8 @@ TEST(MetricsTest, TakesARemovedSeriesOut) {
   metrics.model_bytes.Remove({"m", "device"});
 
   for (const auto& family : metrics.collectable()->Collect()) {
-    if (family.name == "ess_model_bytes") EXPECT_TRUE(family.metric.empty());
+    if (family.name != "ess_model_bytes") continue;
+    EXPECT_TRUE(family.metric.empty());
   }
 }
 
@@ -77,7 +79,8 @@ TEST(MetricsTest, LosesNothingToConcurrentIncrements) {
   for (std::thread& thread : threads) thread.join();
 
   for (const auto& family : metrics.collectable()->Collect()) {
-    if (family.name == "ess_tokens_total") EXPECT_EQ(family.metric[0].counter.value, 4000);
+    if (family.name != "ess_tokens_total") continue;
+    EXPECT_EQ(family.metric[0].counter.value, 4000);
   }
 }
 
