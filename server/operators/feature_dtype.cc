@@ -1,0 +1,24 @@
+#include "server/operators/feature_dtype.h"
+
+#include "server/base/log.h"
+
+namespace ess::operators {
+
+double FeatureEpsilon(c10::ScalarType dtype) {
+  switch (dtype) {
+    case c10::ScalarType::Double:
+      return 0x1p-52;
+    case c10::ScalarType::Float:
+      return 0x1p-23;
+    case c10::ScalarType::Half:
+      return 0x1p-11;
+    case c10::ScalarType::BFloat16:
+      return 0x1p-8;
+    default:
+      break;
+  }
+  ESS_CHECK(false && "a real floating dtype");
+  return 0;
+}
+
+}  // namespace ess::operators
