@@ -1,6 +1,5 @@
 # Compiler flags for our own code, as the interface target ess_compile_options.
 set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1")
-set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 
 find_program(CCACHE_PROGRAM ccache)
 if(CCACHE_PROGRAM)
@@ -14,7 +13,8 @@ endif()
 
 add_library(ess_compile_options INTERFACE)
 target_compile_options(ess_compile_options INTERFACE
-  -Wall -Wextra -Werror -Wno-unused-parameter -fno-omit-frame-pointer)
+  -Wall -Wextra -Werror -Wno-unused-parameter -Wno-missing-field-initializers
+  -fno-omit-frame-pointer -pthread)
 if(CCACHE_PROGRAM)
   # Precompiled headers stay cacheable only when the preprocessor keeps their include.
   target_compile_options(ess_compile_options INTERFACE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)

@@ -9,10 +9,10 @@
 // ESS_LOG(info, "loaded {} in {:.2f} s", name, seconds): levels trace, debug, info, warn, error.
 #define ESS_LOG(level, ...) ::spdlog::level(__VA_ARGS__)
 
-#define ESS_CHECK(condition)                                                              \
-  do {                                                                                    \
-    if (!(condition)) [[unlikely]] {                                                      \
-      ::spdlog::critical("{}:{}: check failed: {}", __FILE__, __LINE__, #condition);      \
-      std::abort();                                                                       \
-    }                                                                                     \
+#define ESS_CHECK(condition)                                                         \
+  do {                                                                               \
+    if (!(condition)) [[unlikely]] {                                                 \
+      ::spdlog::critical("{}:{}: check failed: {}", __FILE__, __LINE__, #condition); \
+      std::abort();                                                                  \
+    }                                                                                \
   } while (false)

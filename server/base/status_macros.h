@@ -6,10 +6,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-#define ESS_RETURN_IF_ERROR(expression)                          \
-  do {                                                           \
-    absl::Status ess_status = (expression);                      \
-    if (!ess_status.ok()) return ess_status;                     \
+#define ESS_RETURN_IF_ERROR(expression)      \
+  do {                                       \
+    absl::Status ess_status = (expression);  \
+    if (!ess_status.ok()) return ess_status; \
   } while (false)
 
 #define ESS_STATUS_CONCAT_INNER(a, b) a##b

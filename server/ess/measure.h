@@ -12,14 +12,14 @@ namespace ess {
 // One measure of H_i; docs/ess.md defines each, with its source.
 struct Measure {
   enum class Kind {
-    kTolerance,      // #{sigma > value}
-    kRelative,       // #{sigma > value sigma_1(H_i)}
-    kHeadRelative,   // #{sigma > value max_i sigma_1(H_i)}
-    kEntropy,        // exp(-sum p ln p), p = sigma / sum sigma
-    kSpectralNorm,   // sigma_1
-    kFrobeniusNorm,  // ||H_i||_F
-    kSingularValues, // the leading `count`
-    kCausal,         // numerical rank of a recurrence's past factor
+    kTolerance,       // #{sigma > value}
+    kRelative,        // #{sigma > value sigma_1(H_i)}
+    kHeadRelative,    // #{sigma > value max_i sigma_1(H_i)}
+    kEntropy,         // exp(-sum p ln p), p = sigma / sum sigma
+    kSpectralNorm,    // sigma_1
+    kFrobeniusNorm,   // ||H_i||_F
+    kSingularValues,  // the leading `count`
+    kCausal,          // numerical rank of a recurrence's past factor
   };
   Kind kind = Kind::kTolerance;
   double value = 0;   // kTolerance: finite, > 0. kRelative, kHeadRelative: in (0, 1).

@@ -1,0 +1,70 @@
+# The commands of a fresh checkout. Each installs what is missing first (tools/setup).
+#
+#   make demo      profile real text with a real model; leaves build/demo/report.html
+#   make test      build and run every test
+#   make serve     the server in the foreground with the demo model
+#   make build     build/bin/ess_server, and .venv with the client and the command `ess`
+#   make bench     print the benchmark tables
+#   make parity    compare every architecture with the public implementation; writes docs/parity.md
+#   make install   install the server under PREFIX (default /usr/local)
+#   make format    format the sources
+#   make lint      check format, types and style
+#   make test-asan the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
+#   make test-tsan the C++ tests without LibTorch under ThreadSanitizer
+PREFIX ?= /usr/local
+JOBS ?= $(shell nproc)
+PYTHON := .venv/bin/python
+
+.PHONY: demo test serve build bench parity install format lint test-asan test-tsan setup clean
+.DEFAULT_GOAL := build
+
+setup:
+	@tools/setup
+
+build: setup
+	@cmake --preset release $(CMAKE_QUIET)
+	@cmake --build --preset release -j $(JOBS)
+
+CMAKE_QUIET := --log-level=WARNING
+
+demo: build
+	@$(PYTHON) tools/demo
+
+serve: build
+	@tools/serve
+
+test: build
+	@tools/run_tests
+
+bench: build
+	@tools/run_benchmarks
+
+parity: build
+	@$(PYTHON) -m pytest -q tests/parity --full
+
+install: build
+	@cmake --install build --prefix $(PREFIX)
+
+format: setup
+	@git ls-files '*.h' '*.cc' | xargs clang-format -i
+	@$(PYTHON) -m ruff format client tests tools
+	@$(PYTHON) -m ruff check --fix client tests tools
+
+lint: setup
+	@git ls-files '*.h' '*.cc' | xargs clang-format --dry-run -Werror
+	@$(PYTHON) -m ruff format --check client tests tools
+	@$(PYTHON) -m ruff check client tests tools
+	@$(PYTHON) -m mypy --strict client/ess_client
+
+test-asan: setup
+	@cmake --preset asan $(CMAKE_QUIET)
+	@cmake --build --preset asan -j $(JOBS)
+	@ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 ctest --test-dir build/asan --output-on-failure
+
+test-tsan: setup
+	@cmake --preset tsan $(CMAKE_QUIET)
+	@cmake --build --preset tsan -j $(JOBS) --target worker_pool_test cancellation_test work_queue_test metrics_test
+	@for test in worker_pool_test cancellation_test work_queue_test metrics_test; do build/tsan/tests/$$test || exit 1; done
+
+clean:
+	@rm -rf build .venv

@@ -1,0 +1,186 @@
+#include "server/app/server.h"
+
+#include <grpc/grpc.h>
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+#include "fmt/format.h"
+#include "server/admission/work_queue.h"
+#include "server/app/version.h"
+#include "server/base/device.h"
+#include "server/base/log.h"
+#include "server/base/status_macros.h"
+#include "server/base/worker_pool.h"
+#include "server/ess/ess_engine.h"
+#include "server/models/model_loader.h"
+#include "server/pipeline/profile_pipeline.h"
+#include "server/residency/model_residency.h"
+#include "server/rpc/profiler_service.h"
+#include "server/telemetry/exposition_server.h"
+#include "server/telemetry/metrics.h"
+
+namespace ess {
+namespace {
+
+constexpr int kControlThreads = 4;
+constexpr int kMaxQueuedControlCalls = 64;
+// gRPC's own default, said out loud: about 500 000 token ids.
+constexpr int kMaxRequestBytes = 4 << 20;
+
+absl::StatusOr<std::vector<residency::CatalogueEntry>> ConfiguredModels(
+    const v1::ServerConfig& config) {
+  std::vector<residency::CatalogueEntry> entries;
+  for (const v1::ModelConfig& model : config.models()) {
+    if (model.name().empty()) return absl::InvalidArgumentError("models: a model has no name");
+    ESS_ASSIGN_OR_RETURN(residency::ModelOptions options, rpc::DecodeModelOptions(model.options()));
+    entries.push_back({.name = model.name(),
+                       .folder = model.path().empty()
+                                     ? std::filesystem::path(config.model_root()) / model.name()
+                                     : std::filesystem::path(model.path()),
+                       .options = std::move(options)});
+  }
+  return entries;
+}
+
+// What GetServerInfo answers, except for the time.
+v1::ServerInfo MakeServerInfo(const v1::ServerConfig& config, const std::string& device,
+                              const std::vector<Measure>& default_measures) {
+  v1::ServerInfo info;
+  info.set_version(kVersion);
+  info.set_commit(kCommit);
+  info.set_torch_version(TorchVersion());
+  info.set_grpc_version(grpc::Version());
+  info.set_device(device);
+  info.set_threads(config.threads());
+  for (const std::string& type : models::SupportedModelTypes()) info.add_architectures(type);
+  for (const Measure& measure : default_measures) {
+    info.add_default_measures(FormatMeasure(measure));
+  }
+  info.set_max_prompt_tokens(config.max_prompt_tokens());
+  info.set_max_prompts(config.max_prompts());
+  info.set_max_reference_work(config.max_reference_work());
+  info.set_max_message_bytes(kMaxRequestBytes);
+  info.set_metrics_measure(config.metrics_measure());
+  return info;
+}
+
+}  // namespace
+
+// Members are destroyed from the last to the first.
+struct Server::Parts {
+  Parts(const v1::ServerConfig& config, std::string device_name,
+        std::vector<residency::CatalogueEntry> models, const Measure& metrics_measure)
+      : device(std::move(device_name)),
+        pool(config.threads()),
+        engine(pool),
+        catalogue(config.model_root(), std::move(models)),
+        residency(catalogue, metrics,
+                  {.device = device, .metrics_measure = config.metrics_measure(), .loader = {}}),
+        pipeline(residency, engine, metrics,
+                 {.limits = {.max_prompt_tokens = config.max_prompt_tokens(),
+                             .max_reference_work = config.max_reference_work()},
+                  .metrics_measure = metrics_measure,
+                  .max_metrics_layers = config.max_metrics_layers()}),
+        profile_queue({.threads = config.max_running_profiles(),
+                       .max_queued = config.max_queued_profiles(),
+                       .limit_name = "max_queued_profiles"}),
+        control_queue({.threads = kControlThreads,
+                       .max_queued = kMaxQueuedControlCalls,
+                       .limit_name = "model loads and unloads"}),
+        service(
+            {.pipeline = pipeline,
+             .queue = profile_queue,
+             .catalogue = catalogue,
+             .metrics = metrics,
+             .limits = {.max_prompts = config.max_prompts(), .default_measures = kDefaultMeasures},
+             .server_version = kVersion},
+            residency, control_queue, MakeServerInfo(config, device, kDefaultMeasures)) {}
+
+  const std::vector<Measure> kDefaultMeasures = {
+      {.kind = Measure::Kind::kTolerance, .value = 1e-3}};
+  const std::string device;
+  telemetry::Metrics metrics;
+  std::unique_ptr<telemetry::ExpositionServer> exposition;
+  WorkerPool pool;
+  EssEngine engine;
+  residency::ModelCatalogue catalogue;
+  residency::ModelResidency residency;
+  ProfilePipeline pipeline;
+  admission::WorkQueue profile_queue;
+  admission::WorkQueue control_queue;
+  rpc::ProfilerService service;
+  std::string grpc_address;
+  std::unique_ptr<grpc::Server> grpc_server;
+};
+
+Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+Server::~Server() { Shutdown(); }
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const v1::ServerConfig& config) {
+  ESS_ASSIGN_OR_RETURN(const std::string device, ResolveDevice(config.device()));
+  ESS_ASSIGN_OR_RETURN(const Measure metrics_measure, ParseMeasure(config.metrics_measure()));
+  ESS_ASSIGN_OR_RETURN(std::vector<residency::CatalogueEntry> models, ConfiguredModels(config));
+  std::error_code error;
+  if (!config.model_root().empty() && !std::filesystem::is_directory(config.model_root(), error)) {
+    return absl::InvalidArgumentError(
+        fmt::format("model_root: '{}' is not a folder", config.model_root()));
+  }
+  SetTorchThreads(config.threads());
+  auto parts = std::make_unique<Parts>(config, device, std::move(models), metrics_measure);
+  ESS_ASSIGN_OR_RETURN(parts->exposition,
+                       telemetry::ExpositionServer::Start(config.metrics_listen(), parts->metrics));
+  parts->metrics.build_info.Set({kVersion, kCommit, TorchVersion(), grpc::Version()}, 1);
+
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort(config.listen(), grpc::InsecureServerCredentials(), &port);
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
+  builder.RegisterService(&parts->service);
+  parts->grpc_server = builder.BuildAndStart();
+  if (parts->grpc_server == nullptr || port == 0) {
+    return absl::UnavailableError(
+        fmt::format("listen: cannot listen on {}: the port is in use or the address is not local",
+                    config.listen()));
+  }
+  parts->grpc_address =
+      fmt::format("{}:{}", config.listen().substr(0, config.listen().rfind(':')), port);
+  grpc::HealthCheckServiceInterface* health = parts->grpc_server->GetHealthCheckService();
+  health->SetServingStatus(false);
+
+  const CancellationToken no_cancellation;
+  for (const std::string& name : config.preload()) {
+    const auto loaded = parts->residency.Load(name, "", nullptr, no_cancellation);
+    if (!loaded.ok()) {
+      ESS_LOG(error, "preload of '{}' failed: {}", name, std::string(loaded.status().message()));
+    }
+  }
+  health->SetServingStatus(true);
+  health->SetServingStatus("ess.v1.EssProfiler", true);
+  return std::unique_ptr<Server>(new Server(std::move(parts)));
+}
+
+const std::string& Server::grpc_address() const { return parts_->grpc_address; }
+const std::string& Server::metrics_address() const { return parts_->exposition->address(); }
+
+bool Server::Drain(absl::Duration limit) {
+  parts_->grpc_server->GetHealthCheckService()->SetServingStatus(false);
+  const absl::Time deadline = absl::Now() + limit;
+  const bool control = parts_->control_queue.Drain(limit);
+  return parts_->profile_queue.Drain(deadline - absl::Now()) && control;
+}
+
+void Server::Shutdown() {
+  // Cancels what still runs at once.
+  parts_->grpc_server->Shutdown(absl::ToChronoTime(absl::Now()));
+}
+
+}  // namespace ess

@@ -1,0 +1,60 @@
+// Counts the singular values of every past-to-future block above a tolerance, all blocks at once.
+//
+// N_i(tau) = #{sigma(H_i) > tau} is the number of negative eigenvalues of
+//
+//     M_i = [ tau I   H_i   ]
+//           [ H_i^T   tau I ],
+//
+// and all M_i are principal submatrices of one matrix M over the rows and columns of T. A binary
+// tree over the positions eliminates from M, at each node, the rows and columns that all positions
+// below the node share, and adds up the signs of the pivots (Haynsworth's inertia additivity).
+// Nothing is ever put back, so nothing is subtracted that was added before. docs/ess.md tells the
+// algorithm and its error.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/base/cancellation.h"
+#include "server/linalg/tree_workspace.h"
+
+namespace ess::linalg {
+
+// One operator at a time, any number of tolerances; scratch is kept from one to the next.
+// Thread-compatible.
+class InertiaTree {
+ public:
+  // Takes over the strictly lower triangle of T, row-major [length, length], and prepares what all
+  // tolerances share. Cost: 0.25 L^3 operations; memory: at most 3 L^2 doubles.
+  // REQUIRES: finite entries of magnitude at most 1; for accuracy, the largest in [0.5, 1).
+  // Errors: kCancelled, kDeadlineExceeded.
+  absl::Status Load(std::span<const double> matrix, int64_t length,
+                    const CancellationToken& cancellation);
+
+  // counts[i] = #{sigma(H_i) > tau (1 + 1e-11)} for i in [0, L). A singular value within about
+  // 1e-16 (spectral_norm / tau)^2 relative of tau may fall on either side; below tau = 1e-7
+  // spectral_norm the counts mean nothing.
+  //
+  // `spectral_norm`: max_i sigma_1(H_i) or a lower bound within a factor of ten or so; it says
+  // which growth is normal. REQUIRES: tau > 0; a successful Load.
+  // Errors: kAborted     rounding errors may have grown too large, though tau was moved up by up to
+  //                      4e-7 relative; use another method.
+  //         kCancelled, kDeadlineExceeded  within milliseconds of the token's change.
+  // Cost:   0.29 L^3 operations.
+  absl::StatusOr<std::vector<int32_t>> CountAbove(double tau, double spectral_norm,
+                                                  const CancellationToken& cancellation);
+
+  int64_t length() const { return length_; }
+
+ private:
+  int64_t length_ = 0;
+  TreeProblem problem_;
+  std::vector<double> matrix_;  // Padded with zeros to a multiple of 8, zero above the diagonal.
+  std::vector<double> column_gram_;
+  std::vector<double> row_gram_;
+  Arena arena_;
+};
+
+}  // namespace ess::linalg

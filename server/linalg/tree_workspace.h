@@ -1,0 +1,135 @@
+// What a run of the inertia tree works on, whatever the instruction set: views, nodes, scratch.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <new>
+
+#include "absl/status/status.h"
+#include "server/base/cancellation.h"
+#include "server/base/log.h"
+
+namespace ess::linalg {
+
+// Everything is cut into blocks of 8 x 8; products run over tiles of 8 x 24. Operands of products
+// are packed: the left one in strips of 8 columns, the right one in strips of 24, both row by row.
+inline constexpr int64_t kBlock = 8;
+inline constexpr int64_t kStrip = 24;
+
+constexpr int64_t StripCount(int64_t columns) { return (columns + kStrip - 1) / kStrip; }
+
+// Row-major part of a matrix; no data means tau I.
+struct MatrixView {
+  const double* data = nullptr;
+  int64_t stride = 0;
+
+  bool is_tau_identity() const { return data == nullptr; }
+  MatrixView Block(int64_t row, int64_t column) const {
+    return is_tau_identity() ? *this : MatrixView{data + row * stride + column, stride};
+  }
+};
+
+// Never a power of two for wide matrices, which would put a column into one cache set.
+constexpr int64_t StrideFor(int64_t width) { return width >= 64 ? width + kBlock : width; }
+
+// Scratch handed out in stack order. Thread-compatible.
+class Arena {
+ public:
+  void Reserve(int64_t capacity) {
+    if (capacity <= capacity_) return;
+    memory_.reset();
+    memory_.reset(static_cast<double*>(::operator new(capacity * sizeof(double), kAlignment)));
+    capacity_ = capacity;
+  }
+  static constexpr int64_t Rounded(int64_t count) { return (count + kBlock - 1) / kBlock * kBlock; }
+
+  // Valid until the ArenaScope around it ends; the numbers are not initialized.
+  double* Allocate(int64_t count) {
+    double* result = memory_.get() + used_;
+    used_ += Rounded(count);
+    ESS_CHECK(used_ <= capacity_);
+    return result;
+  }
+
+ private:
+  friend class ArenaScope;
+  static constexpr std::align_val_t kAlignment{64};
+  struct Free {
+    void operator()(double* memory) const { ::operator delete(memory, kAlignment); }
+  };
+  std::unique_ptr<double, Free> memory_;
+  int64_t capacity_ = 0;
+  int64_t used_ = 0;
+};
+
+// Gives back, at its end, what was allocated since its start.
+class ArenaScope {
+ public:
+  explicit ArenaScope(Arena& arena) : arena_(arena), mark_(arena.used_) {}
+  ~ArenaScope() { arena_.used_ = mark_; }
+  ArenaScope(const ArenaScope&) = delete;
+  ArenaScope& operator=(const ArenaScope&) = delete;
+
+ private:
+  Arena& arena_;
+  const int64_t mark_;
+};
+
+// Looks at the cancellation token about every 5 million operations, a millisecond at worst.
+class WorkMeter {
+ public:
+  explicit WorkMeter(const CancellationToken& cancellation) : cancellation_(cancellation) {}
+
+  // Books work that is about to be done; false when the run must stop.
+  bool Continue(int64_t operations) {
+    booked_ += operations;
+    if (booked_ >= kOperationsPerCheck) [[unlikely]] {
+      booked_ = 0;
+      if (status_.ok()) status_ = cancellation_.Check();
+    }
+    return status_.ok();
+  }
+  const absl::Status& status() const { return status_; }
+
+ private:
+  static constexpr int64_t kOperationsPerCheck = 5'000'000;
+  const CancellationToken& cancellation_;
+  int64_t booked_ = 0;
+  absl::Status status_;
+};
+
+// A node's width is a multiple of 8; its first half has the larger number of blocks.
+constexpr int64_t FirstHalf(int64_t width) { return (width / kBlock + 1) / 2 * kBlock; }
+
+// Positions [first_position, first_position + width) and what is left of M for them after the
+// elimination of the rows and columns that all of them have in common (inertia_tree.h).
+struct TreeNode {
+  int64_t first_position = 0;
+  int64_t width = 0;  // A multiple of 8.
+  MatrixView a{};     // Rows x rows; the lower triangle.
+  MatrixView b{};     // Rows x columns; the strictly lower triangle.
+  MatrixView c{};     // Columns x columns; the lower triangle.
+  int64_t negative_pivots = 0;
+
+  int64_t first_half() const { return FirstHalf(width); }
+};
+
+// Products of T's lower left quarter with itself, shared by every tau.
+struct RootGrams {
+  MatrixView columns;  // B21^T B21, for the first half of the positions.
+  MatrixView rows;     // B21 B21^T, for the second half.
+};
+
+struct TreeProblem {
+  TreeNode root;
+  RootGrams grams;
+  double tau = 0;
+};
+
+struct TreeResult {
+  // Largest |u v| of an elimination step: what rounding errors are measured against.
+  double growth = 0;
+  bool singular_pivot = false;
+};
+
+}  // namespace ess::linalg

@@ -1,0 +1,74 @@
+// A validated request for a profile, and what its answer is made of.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "server/ess/ess_engine.h"
+#include "server/ess/measure.h"
+#include "server/models/sequence_model.h"
+#include "server/pipeline/selection.h"
+
+namespace ess {
+
+struct PromptInput {
+  std::string id;                                           // Unique in the job.
+  std::variant<std::string, std::vector<int64_t>> content;  // Text or token ids; not empty.
+};
+
+struct LayerSelection {
+  IndexSelection indices;
+  std::vector<std::string> names;
+};
+
+struct ProfileJob {
+  std::string request_id;
+  std::string model;
+  std::vector<PromptInput> prompts;  // At least one.
+  std::vector<Measure> measures;     // At least one, valid, none twice.
+  LayerSelection layers;
+  IndexSelection heads;
+  IndexSelection positions;
+  bool add_special_tokens = true;
+};
+
+// One selected mixing operator.
+struct PlannedLayer {
+  int64_t mixer = 0;           // Index into ModelDescription::mixers.
+  std::vector<int64_t> heads;  // Selected, ascending.
+};
+
+// What will be computed, known before the forward pass.
+struct ProfilePlan {
+  std::vector<std::vector<int64_t>> token_ids;  // [prompts][L]
+  std::vector<PlannedLayer> layers;             // In the order of computation.
+  std::vector<std::vector<int64_t>> positions;  // [prompts][selected]
+  std::vector<int64_t> all_positions;           // Selected, of the longest prompt.
+};
+
+// ESS of some heads of one layer and prompt; ordinals refer to the plan.
+struct EssPiece {
+  int64_t layer = 0;
+  int64_t prompt = 0;
+  int64_t first_head = 0;  // Ordinal among the layer's selected heads.
+  int64_t head_count = 0;
+  const OperatorEss& ess;
+};
+
+struct LayerRecord {
+  std::vector<std::string> routes;         // Per measure; several joined by '+'.
+  std::vector<int64_t> below_noise_floor;  // Per measure: (prompt, head) pairs.
+  std::vector<float> noise_floors;         // Row-major [prompts, selected heads].
+};
+
+struct ProfileSummary {
+  std::vector<LayerRecord> layers;  // Aligned with the plan.
+  std::map<std::string, double> stage_seconds;
+  int64_t peak_host_bytes = 0;
+};
+
+}  // namespace ess

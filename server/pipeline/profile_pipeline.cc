@@ -1,0 +1,104 @@
+#include "server/pipeline/profile_pipeline.h"
+
+#include <utility>
+
+#include "fmt/format.h"
+#include "server/base/status_macros.h"
+#include "server/pipeline/ess_collector.h"
+#include "server/pipeline/utilization.h"
+#include "server/telemetry/process_metrics.h"
+
+namespace ess {
+namespace {
+
+absl::StatusOr<std::vector<std::vector<int64_t>>> Tokenize(const ProfileJob& job,
+                                                           const residency::ModelLease& lease) {
+  std::vector<std::vector<int64_t>> token_ids;
+  for (const PromptInput& prompt : job.prompts) {
+    if (const auto* ids = std::get_if<std::vector<int64_t>>(&prompt.content)) {
+      token_ids.push_back(*ids);
+      continue;
+    }
+    if (lease.tokenizer() == nullptr) {
+      return absl::FailedPreconditionError(
+          fmt::format("prompts: prompt '{}' is text and model '{}' has no tokenizer.json; send "
+                      "token ids",
+                      prompt.id, lease.name()));
+    }
+    absl::StatusOr<std::vector<int64_t>> ids =
+        lease.tokenizer()->Encode(std::get<std::string>(prompt.content), job.add_special_tokens);
+    if (!ids.ok()) {
+      return absl::Status(ids.status().code(), fmt::format("prompts: prompt '{}': {}", prompt.id,
+                                                           std::string(ids.status().message())));
+    }
+    token_ids.push_back(*std::move(ids));
+  }
+  return token_ids;
+}
+
+std::vector<std::vector<std::string>> TokenTexts(const ProfilePlan& plan,
+                                                 const tokenization::Tokenizer* tokenizer) {
+  std::vector<std::vector<std::string>> texts(plan.token_ids.size());
+  if (tokenizer == nullptr) return texts;
+  for (size_t p = 0; p < texts.size(); ++p) texts[p] = tokenizer->TokenTexts(plan.token_ids[p]);
+  return texts;
+}
+
+}  // namespace
+
+absl::Status ProfilePipeline::Run(const ProfileJob& job, const CancellationToken& cancellation,
+                                  ProfileReceiver& receiver, StageTimes& stages) const {
+  ESS_RETURN_IF_ERROR(cancellation.Check());
+  absl::Time start = absl::Now();
+  auto end_stage = [&start, &stages](const char* stage) {
+    const absl::Time now = absl::Now();
+    stages.Add(stage, now - start);
+    start = now;
+  };
+  absl::StatusOr<residency::ModelLease> lease = residency_.Acquire(job.model, cancellation);
+  end_stage("load");
+  ESS_RETURN_IF_ERROR(lease.status());
+  const models::ModelDescription& model = lease->model().description();
+
+  absl::StatusOr<std::vector<std::vector<int64_t>>> token_ids = Tokenize(job, *lease);
+  end_stage("tokenize");
+  ESS_RETURN_IF_ERROR(token_ids.status());
+  ESS_ASSIGN_OR_RETURN(const ProfilePlan plan,
+                       MakeProfilePlan(job, *std::move(token_ids), model, options_.limits));
+  ESS_ASSIGN_OR_RETURN(const residency::ModelStatus status, residency_.Get(job.model));
+  ESS_RETURN_IF_ERROR(receiver.OnPlan(plan, status, TokenTexts(plan, lease->tokenizer())));
+  end_stage("send");
+
+  double token_count = 0;
+  for (const auto& ids : plan.token_ids) token_count += static_cast<double>(ids.size());
+  metrics_.batch_sequences.Observe({job.model}, static_cast<double>(plan.token_ids.size()));
+  metrics_.batch_tokens.Observe({job.model}, token_count);
+  metrics_.tokens.Increment({job.model}, token_count);
+
+  Utilization utilization(job, plan, model, options_.metrics_measure);
+  StageTimes inside;  // "ess" and "send", which happen during the forward pass.
+  EssCollector collector(job, plan, model, engine_, cancellation, receiver, inside, utilization);
+  const absl::Status forward =
+      lease->model().Forward(plan.token_ids, collector, cancellation, /*logits=*/nullptr);
+  absl::Duration forward_time = absl::Now() - start;
+  for (const auto& [stage, seconds] : inside.seconds()) {
+    stages.Add(stage, absl::Seconds(seconds));
+    forward_time -= absl::Seconds(seconds);
+  }
+  stages.Add("forward", forward_time);
+  if (collector.saw_nonfinite()) metrics_.nonfinite_observations.Increment({job.model});
+  ESS_RETURN_IF_ERROR(forward);
+
+  utilization.Observe(metrics_, job.model, options_.max_metrics_layers);
+  double position_count = 0;
+  for (const auto& positions : plan.positions) {
+    position_count += static_cast<double>(positions.size());
+  }
+  metrics_.profiled_sequences.Increment({job.model}, static_cast<double>(plan.token_ids.size()));
+  metrics_.profiled_positions.Increment({job.model}, position_count);
+  return receiver.OnSummary({.layers = collector.records(),
+                             .stage_seconds = stages.seconds(),
+                             .peak_host_bytes = telemetry::PeakResidentBytes()});
+}
+
+}  // namespace ess

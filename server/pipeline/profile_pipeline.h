@@ -1,0 +1,57 @@
+// The way of a profile: lease the model, tokenize, plan, run, and hand on what comes out.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "server/base/cancellation.h"
+#include "server/ess/ess_engine.h"
+#include "server/pipeline/profile_job.h"
+#include "server/pipeline/profile_plan.h"
+#include "server/pipeline/stage_times.h"
+#include "server/residency/model_residency.h"
+#include "server/telemetry/metrics.h"
+
+namespace ess {
+
+// Receives a profile as it is made, in this order: OnPlan, OnEss for each piece, OnSummary. A
+// status that is not OK stops the work.
+class ProfileReceiver {
+ public:
+  virtual ~ProfileReceiver() = default;
+  // `token_texts`: per prompt, the text of each token; empty lists without a tokenizer.
+  virtual absl::Status OnPlan(const ProfilePlan& plan, const residency::ModelStatus& model,
+                              const std::vector<std::vector<std::string>>& token_texts) = 0;
+  virtual absl::Status OnEss(const EssPiece& piece) = 0;
+  virtual absl::Status OnSummary(const ProfileSummary& summary) = 0;
+};
+
+// Thread-safe.
+class ProfilePipeline {
+ public:
+  struct Options {
+    ProfileLimits limits;
+    Measure metrics_measure;
+    int max_metrics_layers = 256;
+  };
+
+  // All outlive the pipeline.
+  ProfilePipeline(residency::ModelResidency& residency, const EssEngine& engine,
+                  telemetry::Metrics& metrics, const Options& options)
+      : residency_(residency), engine_(engine), metrics_(metrics), options_(options) {}
+
+  // Runs one job on the calling thread. `stages` gains what each stage took, also on failure.
+  // Errors: those of ModelResidency::Acquire, Tokenizer::Encode, MakeProfilePlan,
+  //         SequenceModel::Forward, EssEngine::Compute and the receiver.
+  absl::Status Run(const ProfileJob& job, const CancellationToken& cancellation,
+                   ProfileReceiver& receiver, StageTimes& stages) const;
+
+ private:
+  residency::ModelResidency& residency_;
+  const EssEngine& engine_;
+  telemetry::Metrics& metrics_;
+  const Options options_;
+};
+
+}  // namespace ess

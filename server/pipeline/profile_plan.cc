@@ -1,0 +1,119 @@
+#include "server/pipeline/profile_plan.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "fmt/format.h"
+#include "server/base/status_macros.h"
+
+namespace ess {
+namespace {
+
+absl::Status CheckTokens(const std::vector<int64_t>& ids, const std::string& prompt_id,
+                         const models::ModelDescription& model, const ProfileLimits& limits) {
+  const int64_t length = static_cast<int64_t>(ids.size());
+  if (length == 0) {
+    return absl::InvalidArgumentError(
+        fmt::format("prompts: prompt '{}' has no tokens; at least 1 is needed", prompt_id));
+  }
+  if (length > limits.max_prompt_tokens) {
+    return absl::InvalidArgumentError(
+        fmt::format("prompts: prompt '{}' has {} tokens; the limit is {} (max_prompt_tokens)",
+                    prompt_id, length, limits.max_prompt_tokens));
+  }
+  if (model.max_positions > 0 && length > model.max_positions) {
+    return absl::InvalidArgumentError(
+        fmt::format("prompts: prompt '{}' has {} tokens; the model's limit is {} (max_positions)",
+                    prompt_id, length, model.max_positions));
+  }
+  const auto outside = std::find_if(ids.begin(), ids.end(), [&model](int64_t id) {
+    return id < 0 || id >= model.vocabulary_size;
+  });
+  if (outside != ids.end()) {
+    return absl::InvalidArgumentError(fmt::format(
+        "prompts: token id {} at index {} of prompt '{}' is outside the vocabulary of {} tokens",
+        *outside, outside - ids.begin(), prompt_id, model.vocabulary_size));
+  }
+  return absl::OkStatus();
+}
+
+// The selected mixers, in the order of computation.
+absl::StatusOr<std::vector<int64_t>> SelectLayers(const LayerSelection& selection,
+                                                  const std::vector<models::Mixer>& mixers) {
+  std::set<int64_t> selected;
+  const bool everything = selection.indices.ranges.empty() && selection.names.empty();
+  std::set<int64_t> layer_indices;
+  int64_t layer_count = 0;
+  for (const models::Mixer& mixer : mixers) {
+    layer_count = std::max(layer_count, mixer.layer_index + 1);
+  }
+  if (!selection.indices.ranges.empty()) {
+    ESS_RETURN_IF_ERROR(CheckExists(selection.indices, layer_count, "layers", "layers"));
+    for (int64_t index : SelectedIndices(selection.indices, layer_count)) {
+      layer_indices.insert(index);
+    }
+  }
+  std::set<std::string> unknown(selection.names.begin(), selection.names.end());
+  for (size_t m = 0; m < mixers.size(); ++m) {
+    const bool named = unknown.erase(mixers[m].name) > 0;
+    if (everything || named || layer_indices.contains(mixers[m].layer_index)) {
+      selected.insert(static_cast<int64_t>(m));
+    }
+  }
+  if (!unknown.empty()) {
+    return absl::InvalidArgumentError(
+        fmt::format("layers: there is no mixing operator '{}'; the model has {}, '{}' to '{}'",
+                    *unknown.begin(), mixers.size(), mixers.front().name, mixers.back().name));
+  }
+  if (selected.empty()) {
+    return absl::InvalidArgumentError("layers: the selected layers have no mixing operator");
+  }
+  return std::vector<int64_t>(selected.begin(), selected.end());
+}
+
+}  // namespace
+
+absl::StatusOr<ProfilePlan> MakeProfilePlan(const ProfileJob& job,
+                                            std::vector<std::vector<int64_t>> token_ids,
+                                            const models::ModelDescription& model,
+                                            const ProfileLimits& limits) {
+  ProfilePlan plan;
+  int64_t longest = 0;
+  for (size_t p = 0; p < token_ids.size(); ++p) {
+    ESS_RETURN_IF_ERROR(CheckTokens(token_ids[p], job.prompts[p].id, model, limits));
+    longest = std::max(longest, static_cast<int64_t>(token_ids[p].size()));
+  }
+  ESS_ASSIGN_OR_RETURN(const std::vector<int64_t> mixers, SelectLayers(job.layers, model.mixers));
+
+  int64_t most_heads = 0;
+  for (int64_t mixer : mixers) most_heads = std::max(most_heads, model.mixers[mixer].head_count);
+  ESS_RETURN_IF_ERROR(CheckExists(job.heads, most_heads, "heads", "heads"));
+  ESS_RETURN_IF_ERROR(CheckExists(job.positions, longest, "positions", "positions"));
+
+  for (int64_t mixer : mixers) {
+    std::vector<int64_t> heads = SelectedIndices(job.heads, model.mixers[mixer].head_count);
+    if (!heads.empty()) plan.layers.push_back({.mixer = mixer, .heads = std::move(heads)});
+  }
+  plan.all_positions = SelectedIndices(job.positions, longest);
+  double reference_work = 0;
+  for (const std::vector<int64_t>& ids : token_ids) {
+    const int64_t length = static_cast<int64_t>(ids.size());
+    plan.positions.push_back(SelectedIndices(job.positions, length));
+    const double work = ReferenceWork(job.measures, length, plan.positions.back());
+    for (const PlannedLayer& layer : plan.layers) {
+      reference_work += work * static_cast<double>(layer.heads.size());
+    }
+  }
+  if (reference_work > limits.max_reference_work) {
+    return absl::InvalidArgumentError(fmt::format(
+        "measures: these need {:.2g} floating point operations by the reference route (an SVD at "
+        "every position); the limit is {:.2g} (max_reference_work); ask for tolerance or "
+        "head_relative, shorter prompts, or fewer layers, heads or positions",
+        reference_work, limits.max_reference_work));
+  }
+  plan.token_ids = std::move(token_ids);
+  return plan;
+}
+
+}  // namespace ess

@@ -1,0 +1,97 @@
+#include "server/residency/model_catalogue.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "fmt/format.h"
+#include "fmt/ranges.h"
+
+namespace ess::residency {
+namespace {
+
+constexpr size_t kMaxNameLength = 128;
+constexpr size_t kMaxNamesInMessage = 20;
+
+bool IsModelName(const std::string& name) {
+  return !name.empty() && name.size() <= kMaxNameLength && name.front() != '.' &&
+         std::all_of(name.begin(), name.end(), [](unsigned char c) {
+           return absl::ascii_isalnum(c) || c == '.' || c == '_' || c == '-';
+         });
+}
+
+bool IsModelFolder(const std::filesystem::path& folder) {
+  std::error_code error;
+  return std::filesystem::is_regular_file(folder / "config.json", error);
+}
+
+}  // namespace
+
+ModelCatalogue::ModelCatalogue(std::filesystem::path root, std::vector<CatalogueEntry> configured)
+    : root_(std::move(root)) {
+  for (CatalogueEntry& entry : configured) {
+    const std::string name = entry.name;
+    configured_.emplace(name, std::move(entry));
+  }
+}
+
+absl::StatusOr<CatalogueEntry> ModelCatalogue::Find(const std::string& name) const {
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto found = configured_.find(name);
+    if (found != configured_.end()) return found->second;
+  }
+  if (std::optional<CatalogueEntry> entry = FindFolder(name)) return *std::move(entry);
+  std::vector<std::string> names = Names();
+  const size_t total = names.size();
+  if (total > kMaxNamesInMessage) names.resize(kMaxNamesInMessage);
+  return absl::NotFoundError(
+      total == 0
+          ? fmt::format("model: there is no model '{}'; the server has none", name)
+          : fmt::format(
+                "model: there is no model '{}'; there {} {}{}", name, total == 1 ? "is" : "are",
+                fmt::join(names, ", "),
+                total > names.size() ? fmt::format(" and {} more", total - names.size()) : ""));
+}
+
+std::vector<std::string> ModelCatalogue::Names() const {
+  std::set<std::string> names;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [name, entry] : configured_) names.insert(name);
+  }
+  std::error_code error;
+  for (const auto& folder : std::filesystem::directory_iterator(root_, error)) {
+    const std::string name = folder.path().filename().string();
+    if (FindFolder(name)) names.insert(name);
+  }
+  return {names.begin(), names.end()};
+}
+
+absl::Status ModelCatalogue::Add(const CatalogueEntry& entry) {
+  if (!IsModelName(entry.name)) {
+    return absl::InvalidArgumentError(fmt::format(
+        "options.alias: '{}' is not a model name; letters, digits, '.', '_' and '-', at "
+        "most {} characters, not starting with '.'",
+        entry.name, kMaxNameLength));
+  }
+  const std::optional<CatalogueEntry> folder = FindFolder(entry.name);
+  absl::MutexLock lock(&mutex_);
+  const auto found = configured_.find(entry.name);
+  const bool taken = found != configured_.end() ? found->second.folder != entry.folder
+                                                : folder && folder->folder != entry.folder;
+  if (taken) {
+    return absl::AlreadyExistsError(
+        fmt::format("options.alias: another model has the name '{}'", entry.name));
+  }
+  configured_[entry.name] = entry;
+  return absl::OkStatus();
+}
+
+std::optional<CatalogueEntry> ModelCatalogue::FindFolder(const std::string& name) const {
+  if (root_.empty() || !IsModelName(name) || !IsModelFolder(root_ / name)) return std::nullopt;
+  return CatalogueEntry{.name = name, .folder = root_ / name, .options = {}};
+}
+
+}  // namespace ess::residency

@@ -1,0 +1,60 @@
+// The models a server may load: names, folders, options. Nothing of them is in memory.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+
+namespace ess::residency {
+
+// How a model is loaded. Two loads with equal options give the same model.
+struct ModelOptions {
+  std::optional<uint64_t> random_init_seed;
+  bool as_stored = false;
+  std::string device;  // Empty: the server's device.
+  bool pinned = false;
+
+  friend bool operator==(const ModelOptions&, const ModelOptions&) = default;
+};
+
+struct CatalogueEntry {
+  std::string name;
+  std::filesystem::path folder;
+  ModelOptions options;
+};
+
+// Thread-safe. Folders under the root are looked up when asked for, so a model that is copied
+// there while the server runs is found.
+class ModelCatalogue {
+ public:
+  // `root` may be empty: only configured models. Configured names win over folders.
+  ModelCatalogue(std::filesystem::path root, std::vector<CatalogueEntry> configured);
+
+  // Errors: kNotFound  no such model; the message has the names that exist.
+  absl::StatusOr<CatalogueEntry> Find(const std::string& name) const;
+
+  // All names, sorted.
+  std::vector<std::string> Names() const;
+
+  // Serves `entry` under its name from now on.
+  // Errors: kAlreadyExists    the name belongs to another folder.
+  //         kInvalidArgument  not a name: letters, digits, '.', '_', '-', at most 128, no leading
+  //         '.'.
+  absl::Status Add(const CatalogueEntry& entry);
+
+ private:
+  std::optional<CatalogueEntry> FindFolder(const std::string& name) const;
+
+  const std::filesystem::path root_;
+  mutable absl::Mutex mutex_;
+  std::map<std::string, CatalogueEntry> configured_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace ess::residency

@@ -1,0 +1,256 @@
+#include "server/residency/model_residency.h"
+
+#include <malloc.h>
+
+#include <future>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "fmt/format.h"
+#include "server/base/log.h"
+#include "server/base/status_macros.h"
+#include "server/checkpoint/weight_digest.h"
+
+namespace ess::residency {
+namespace {
+
+constexpr ModelState kAllStates[] = {ModelState::kCold, ModelState::kLoading, ModelState::kReady,
+                                     ModelState::kUnloading, ModelState::kFailed};
+
+// How often a waiting call looks at its cancellation.
+constexpr absl::Duration kCancellationPoll = absl::Milliseconds(50);
+
+absl::Status AwaitCondition(absl::Mutex& mutex, const absl::Condition& condition,
+                            const CancellationToken& cancellation)
+    ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+  while (!mutex.AwaitWithTimeout(condition, kCancellationPoll)) {
+    ESS_RETURN_IF_ERROR(cancellation.Check());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+const char* ModelStateName(ModelState state) {
+  switch (state) {
+    case ModelState::kCold:
+      return "cold";
+    case ModelState::kLoading:
+      return "loading";
+    case ModelState::kReady:
+      return "ready";
+    case ModelState::kUnloading:
+      return "unloading";
+    case ModelState::kFailed:
+      return "failed";
+  }
+  return "";
+}
+
+ModelLease::ModelLease(ModelLease&& other) noexcept
+    : residency_(std::exchange(other.residency_, nullptr)),
+      name_(std::move(other.name_)),
+      resident_(other.resident_) {}
+
+ModelLease::~ModelLease() {
+  if (residency_ != nullptr) residency_->Release(name_);
+}
+
+ModelResidency::ModelResidency(ModelCatalogue& catalogue, telemetry::Metrics& metrics,
+                               Options options)
+    : catalogue_(catalogue), metrics_(metrics), options_([&options] {
+        if (!options.loader) options.loader = LoadResidentModel;
+        return std::move(options);
+      }()) {}
+
+ModelResidency::~ModelResidency() = default;
+
+absl::StatusOr<ModelLease> ModelResidency::Acquire(const std::string& name,
+                                                   const CancellationToken& cancellation) {
+  ESS_ASSIGN_OR_RETURN(const CatalogueEntry entry, catalogue_.Find(name));
+  absl::MutexLock lock(&mutex_);
+  Slot& slot = SlotOf(name);
+  ESS_RETURN_IF_ERROR(AwaitSettled(slot, cancellation));
+  if (slot.state == ModelState::kCold) LoadSlot(entry, entry.options, slot).IgnoreError();
+  if (slot.state == ModelState::kFailed) {
+    return absl::FailedPreconditionError(fmt::format("model '{}' could not be loaded: {}", name,
+                                                     std::string(slot.failure.message())));
+  }
+  ++slot.leases;
+  metrics_.model_last_used.Set({name}, absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()));
+  return ModelLease(*this, name, *slot.resident);
+}
+
+absl::StatusOr<ModelStatus> ModelResidency::Load(const std::string& name, const std::string& alias,
+                                                 const ModelOptions* options,
+                                                 const CancellationToken& cancellation) {
+  ESS_ASSIGN_OR_RETURN(CatalogueEntry entry, catalogue_.Find(name));
+  if (options != nullptr) entry.options = *options;
+  if (entry.options.random_init_seed) {
+    return absl::FailedPreconditionError(
+        "options.random_init: this server cannot initialise models; serve a checkpoint");
+  }
+  if (!alias.empty() && alias != name) {
+    entry.name = alias;
+    ESS_RETURN_IF_ERROR(catalogue_.Add(entry));
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    Slot& slot = SlotOf(entry.name);
+    ESS_RETURN_IF_ERROR(AwaitSettled(slot, cancellation));
+    if (slot.state != ModelState::kReady) {
+      ESS_RETURN_IF_ERROR(LoadSlot(entry, entry.options, slot));
+    } else if (options != nullptr && slot.options != *options) {
+      return absl::AlreadyExistsError(fmt::format(
+          "options: model '{}' is loaded with other options; unload it first", entry.name));
+    }
+  }
+  return StatusOf(entry);
+}
+
+absl::StatusOr<int64_t> ModelResidency::Unload(const std::string& name,
+                                               const CancellationToken& cancellation) {
+  ESS_RETURN_IF_ERROR(catalogue_.Find(name).status());
+  std::unique_ptr<const ResidentModel> resident;
+  {
+    absl::MutexLock lock(&mutex_);
+    Slot& slot = SlotOf(name);
+    ESS_RETURN_IF_ERROR(AwaitSettled(slot, cancellation));
+    if (slot.state == ModelState::kReady) {
+      SetState(name, slot, ModelState::kUnloading);
+      auto unused = [&slot] { return slot.leases == 0; };
+      const absl::Status waited = AwaitCondition(mutex_, absl::Condition(&unused), cancellation);
+      if (!waited.ok()) {
+        SetState(name, slot, ModelState::kReady);
+        return waited;
+      }
+      resident = std::move(slot.resident);
+      slot.description = nullptr;
+    }
+    slot.failure = absl::OkStatus();
+    SetState(name, slot, ModelState::kCold);
+  }
+  if (resident == nullptr) return 0;
+  const models::ModelDescription& description = resident->loaded.model->description();
+  const int64_t bytes = description.weight_bytes;
+  metrics_.model_bytes.Set({name, "device"}, 0);
+  metrics_.model_info.Remove({name, description.architecture, description.dtype,
+                              std::to_string(description.mixers.size()), description.device,
+                              options_.metrics_measure});
+  resident = nullptr;
+  malloc_trim(0);  // Freed weights go back to the system.
+  ESS_LOG(info, "unloaded model={} bytes={}", name, bytes);
+  return bytes;
+}
+
+absl::StatusOr<ModelStatus> ModelResidency::Get(const std::string& name) const {
+  ESS_ASSIGN_OR_RETURN(const CatalogueEntry entry, catalogue_.Find(name));
+  return StatusOf(entry);
+}
+
+std::vector<ModelStatus> ModelResidency::List() const {
+  std::vector<ModelStatus> statuses;
+  for (const std::string& name : catalogue_.Names()) {
+    absl::StatusOr<ModelStatus> status = Get(name);
+    if (status.ok()) statuses.push_back(*std::move(status));  // Else its folder has just gone.
+  }
+  return statuses;
+}
+
+void ModelResidency::Release(const std::string& name) {
+  absl::MutexLock lock(&mutex_);
+  --SlotOf(name).leases;
+}
+
+ModelResidency::Slot& ModelResidency::SlotOf(const std::string& name) { return slots_[name]; }
+
+void ModelResidency::SetState(const std::string& name, Slot& slot, ModelState state) {
+  slot.state = state;
+  for (const ModelState each : kAllStates) {
+    metrics_.model_state.Set({name, ModelStateName(each)}, each == state ? 1 : 0);
+  }
+}
+
+absl::Status ModelResidency::AwaitSettled(const Slot& slot, const CancellationToken& cancellation) {
+  auto settled = [&slot] {
+    return slot.state != ModelState::kLoading && slot.state != ModelState::kUnloading;
+  };
+  return AwaitCondition(mutex_, absl::Condition(&settled), cancellation);
+}
+
+absl::Status ModelResidency::LoadSlot(const CatalogueEntry& entry, const ModelOptions& options,
+                                      Slot& slot) {
+  SetState(entry.name, slot, ModelState::kLoading);
+  const models::LoadOptions load_options{
+      .device = options.device.empty() ? options_.device : options.device,
+      .as_stored = options.as_stored};
+  mutex_.Unlock();
+  const absl::Time start = absl::Now();
+  absl::StatusOr<ResidentModel> resident = options_.loader(entry.folder, load_options);
+  const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  mutex_.Lock();
+
+  const std::string code = absl::StatusCodeToString(resident.status().code());
+  metrics_.model_load_duration.Observe({entry.name, "disk"}, seconds);
+  metrics_.model_loads.Increment({entry.name, code});
+  slot.options = options;
+  slot.failure = resident.status();
+  if (!resident.ok()) {
+    SetState(entry.name, slot, ModelState::kFailed);
+    ESS_LOG(error, "load of model={} failed after {:.2f} s: {}: {}", entry.name, seconds, code,
+            std::string(slot.failure.message()));
+    return slot.failure;
+  }
+  slot.resident = std::make_unique<const ResidentModel>(*std::move(resident));
+  const models::ModelDescription& description = slot.resident->loaded.model->description();
+  slot.description = std::make_shared<const models::ModelDescription>(description);
+  metrics_.model_bytes.Set({entry.name, "device"}, static_cast<double>(description.weight_bytes));
+  metrics_.model_info.Set(
+      {entry.name, description.architecture, description.dtype,
+       std::to_string(description.mixers.size()), description.device, options_.metrics_measure},
+      1);
+  SetState(entry.name, slot, ModelState::kReady);
+  ESS_LOG(info, "loaded model={} architecture={} device={} dtype={} bytes={} seconds={:.2f}",
+          entry.name, description.architecture, description.device, description.dtype,
+          description.weight_bytes, seconds);
+  return absl::OkStatus();
+}
+
+ModelStatus ModelResidency::StatusOf(const CatalogueEntry& entry) const {
+  ModelStatus status{.name = entry.name, .options = entry.options};
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto found = slots_.find(entry.name);
+    if (found != slots_.end()) {
+      const Slot& slot = found->second;
+      status.state = slot.state;
+      if (slot.state == ModelState::kFailed) {
+        status.reason = fmt::format("{}: {}", absl::StatusCodeToString(slot.failure.code()),
+                                    std::string(slot.failure.message()));
+      }
+      if (slot.state == ModelState::kReady) {
+        status.options = slot.options;
+        status.description = slot.description;
+        status.architecture = slot.description->architecture;
+        status.weight_digest = slot.resident->weight_digest;
+        status.has_tokenizer = slot.resident->loaded.tokenizer != nullptr;
+        return status;
+      }
+    }
+  }
+  status.architecture = models::ReadModelType(entry.folder).value_or("");
+  return status;
+}
+
+absl::StatusOr<ResidentModel> LoadResidentModel(const std::filesystem::path& folder,
+                                                const models::LoadOptions& options) {
+  auto digest =
+      std::async(std::launch::async, [&folder] { return checkpoint::WeightDigest(folder); });
+  absl::StatusOr<models::LoadedModel> loaded = models::LoadModelFolder(folder, options);
+  absl::StatusOr<std::string> weight_digest = digest.get();
+  ESS_RETURN_IF_ERROR(loaded.status());
+  ESS_RETURN_IF_ERROR(weight_digest.status());
+  return ResidentModel{.loaded = *std::move(loaded), .weight_digest = *std::move(weight_digest)};
+}
+
+}  // namespace ess::residency

@@ -1,0 +1,160 @@
+#include "server/rpc/profile_messages.h"
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+#include "server/base/status_macros.h"
+#include "server/rpc/proto_codec.h"
+
+static_assert(std::endian::native == std::endian::little,
+              "slices are copied as they lie in memory");
+
+namespace ess::rpc {
+namespace {
+
+// Payload after which a message is sent. The rest of a message (names, shapes) is far below the
+// other half of 1 MiB.
+constexpr size_t kPayloadBytes = 512 << 10;
+
+// Sends blocks of slices, as full as the limit allows.
+class BlockWriter {
+ public:
+  explicit BlockWriter(MessageWriter write) : write_(write) {}
+
+  // Adds `values`, which begin at `first_element` of the tensor that `slice` describes.
+  absl::Status Add(const v1::EssSlice& slice, int64_t first_element,
+                   const std::vector<float>& values) {
+    for (size_t begin = 0; begin < values.size();) {
+      const size_t room = (kPayloadBytes - bytes_) / sizeof(float);
+      const size_t count = std::min(room, values.size() - begin);
+      v1::EssSlice* added = block_.mutable_ess()->add_slices();
+      *added = slice;
+      added->set_first_element(first_element + static_cast<int64_t>(begin));
+      added->set_values(&values[begin], count * sizeof(float));
+      begin += count;
+      bytes_ += count * sizeof(float) + 64;
+      if (bytes_ + sizeof(float) > kPayloadBytes) ESS_RETURN_IF_ERROR(Flush());
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Flush() {
+    if (bytes_ == 0) return absl::OkStatus();
+    bytes_ = 0;
+    return write_(std::exchange(block_, {}));
+  }
+
+ private:
+  MessageWriter write_;
+  v1::ProfileResponse block_;
+  size_t bytes_ = 0;
+};
+
+}  // namespace
+
+absl::Status WriteHeader(const ProfileJob& job, const ProfilePlan& plan,
+                         const residency::ModelStatus& model, const std::string& server_version,
+                         MessageWriter write) {
+  v1::ProfileResponse message;
+  v1::ProfileHeader* header = message.mutable_header();
+  header->set_request_id(job.request_id);
+  EncodeModel(model, /*with_layers=*/false, header->mutable_model());
+  for (const PlannedLayer& layer : plan.layers) {
+    EncodeMixer(model.description->mixers[layer.mixer], header->add_layers());
+    EncodeIndices(layer.heads, header->add_heads());
+  }
+  for (const Measure& measure : job.measures) {
+    EncodeMeasure(measure, header->add_measures());
+    header->add_measure_names(FormatMeasure(measure));
+  }
+  EncodeIndices(plan.all_positions, header->mutable_positions());
+  header->set_prompt_count(static_cast<int32_t>(job.prompts.size()));
+  header->set_server_version(server_version);
+  return write(std::move(message));
+}
+
+absl::Status WriteTokens(const ProfileJob& job, const ProfilePlan& plan,
+                         const std::vector<std::vector<std::string>>& texts, MessageWriter write) {
+  for (size_t p = 0; p < plan.token_ids.size(); ++p) {
+    const std::vector<int64_t>& ids = plan.token_ids[p];
+    for (size_t begin = 0; begin < ids.size();) {
+      v1::ProfileResponse message;
+      v1::PromptTokens* tokens = message.mutable_tokens();
+      tokens->set_prompt(static_cast<int32_t>(p));
+      tokens->set_id(job.prompts[p].id);
+      tokens->set_length(static_cast<int64_t>(ids.size()));
+      tokens->set_first_token(static_cast<int64_t>(begin));
+      for (size_t bytes = 0; begin < ids.size() && bytes < kPayloadBytes; ++begin) {
+        tokens->add_token_ids(ids[begin]);
+        bytes += 16;
+        if (texts[p].empty()) continue;
+        tokens->add_token_texts(texts[p][begin]);
+        bytes += texts[p][begin].size();
+      }
+      ESS_RETURN_IF_ERROR(write(std::move(message)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WriteEss(const ProfileJob& job, const ProfilePlan& plan, const EssPiece& piece,
+                      MessageWriter write) {
+  BlockWriter blocks(write);
+  const int64_t head_count = static_cast<int64_t>(plan.layers[piece.layer].heads.size());
+  const int64_t position_count = static_cast<int64_t>(plan.positions[piece.prompt].size());
+  for (size_t m = 0; m < job.measures.size(); ++m) {
+    v1::EssSlice slice;
+    slice.set_layer(static_cast<int32_t>(piece.layer));
+    slice.set_prompt(static_cast<int32_t>(piece.prompt));
+    slice.set_measure(static_cast<int32_t>(m));
+    slice.add_shape(head_count);
+    slice.add_shape(position_count);
+    const int64_t per_position = job.measures[m].ValuesPerPosition();
+    if (job.measures[m].kind == Measure::Kind::kSingularValues) slice.add_shape(per_position);
+    const int64_t first_element = piece.first_head * position_count * per_position;
+    ESS_RETURN_IF_ERROR(blocks.Add(slice, first_element, piece.ess.values[m]));
+  }
+  return blocks.Flush();
+}
+
+absl::Status WriteSummary(const ProfileSummary& summary, MessageWriter write) {
+  v1::ProfileResponse message;
+  size_t bytes = 0;
+  for (size_t l = 0; l < summary.layers.size(); ++l) {
+    const LayerRecord& record = summary.layers[l];
+    for (size_t begin = 0; begin < record.noise_floors.size();) {
+      v1::LayerNotes* notes = message.mutable_summary()->add_layers();
+      notes->set_layer(static_cast<int32_t>(l));
+      notes->set_first_floor(static_cast<int64_t>(begin));
+      if (begin == 0) {
+        for (size_t m = 0; m < record.routes.size(); ++m) {
+          v1::MeasureNotes* measure = notes->add_measures();
+          measure->set_measure(static_cast<int32_t>(m));
+          measure->set_route(record.routes[m]);
+          measure->set_below_noise_floor(record.below_noise_floor[m]);
+          bytes += 16 + record.routes[m].size();
+        }
+      }
+      for (; begin < record.noise_floors.size() && bytes < kPayloadBytes; ++begin) {
+        notes->add_noise_floors(record.noise_floors[begin]);
+        bytes += sizeof(float);
+      }
+      if (bytes >= kPayloadBytes) {
+        ESS_RETURN_IF_ERROR(write(std::exchange(message, {})));
+        bytes = 0;
+      }
+    }
+  }
+  v1::ProfileSummary* last = message.mutable_summary();
+  for (const auto& [stage, seconds] : summary.stage_seconds) {
+    v1::StageSeconds* entry = last->add_stages();
+    entry->set_stage(stage);
+    entry->set_seconds(seconds);
+  }
+  last->set_peak_host_bytes(summary.peak_host_bytes);
+  last->set_last(true);
+  return write(std::move(message));
+}
+
+}  // namespace ess::rpc

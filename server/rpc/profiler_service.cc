@@ -1,0 +1,151 @@
+#include "server/rpc/profiler_service.h"
+
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "server/base/status_macros.h"
+#include "server/rpc/unary_call.h"
+
+namespace ess::rpc {
+namespace {
+
+using UnimplementedUnary = UnimplementedCall<grpc::ServerUnaryReactor>;
+
+}  // namespace
+
+ProfilerService::ProfilerService(ProfileContext profile, residency::ModelResidency& residency,
+                                 admission::WorkQueue& control_queue, v1::ServerInfo info)
+    : profile_(std::move(profile)),
+      residency_(residency),
+      control_queue_(control_queue),
+      info_(std::move(info)),
+      start_(absl::Now()) {}
+
+std::string ProfilerService::Label(const std::string& model) const {
+  return profile_.catalogue.Find(model).ok() ? model : "";
+}
+
+grpc::ServerWriteReactor<v1::ProfileResponse>* ProfilerService::Profile(
+    grpc::CallbackServerContext* call, const v1::ProfileRequest* request) {
+  return StartProfile(profile_, call, request);
+}
+
+grpc::ServerUnaryReactor* ProfilerService::ListModels(grpc::CallbackServerContext* call,
+                                                      const v1::ListModelsRequest*,
+                                                      v1::ListModelsResponse* response) {
+  return UnaryCall::Start(profile_.metrics, call, "ListModels", "",
+                          [this, response](const CancellationToken&) {
+                            for (const residency::ModelStatus& model : residency_.List()) {
+                              EncodeModel(model, /*with_layers=*/false, response->add_models());
+                            }
+                            return absl::OkStatus();
+                          });
+}
+
+grpc::ServerUnaryReactor* ProfilerService::GetModel(grpc::CallbackServerContext* call,
+                                                    const v1::GetModelRequest* request,
+                                                    v1::Model* response) {
+  return UnaryCall::Start(profile_.metrics, call, "GetModel", Label(request->name()),
+                          [this, request, response](const CancellationToken&) -> absl::Status {
+                            ESS_ASSIGN_OR_RETURN(const residency::ModelStatus model,
+                                                 residency_.Get(request->name()));
+                            EncodeModel(model, /*with_layers=*/true, response);
+                            return absl::OkStatus();
+                          });
+}
+
+grpc::ServerUnaryReactor* ProfilerService::LoadModel(grpc::CallbackServerContext* call,
+                                                     const v1::LoadModelRequest* request,
+                                                     v1::Model* response) {
+  return UnaryCall::Start(
+      profile_.metrics, call, "LoadModel", Label(request->name()),
+      [this, request, response](const CancellationToken& cancellation) -> absl::Status {
+        ESS_ASSIGN_OR_RETURN(const residency::ModelOptions options,
+                             DecodeModelOptions(request->options()));
+        ESS_ASSIGN_OR_RETURN(
+            const residency::ModelStatus model,
+            residency_.Load(request->name(), request->options().alias(),
+                            request->has_options() ? &options : nullptr, cancellation));
+        EncodeModel(model, /*with_layers=*/true, response);
+        return absl::OkStatus();
+      },
+      &control_queue_);
+}
+
+grpc::ServerUnaryReactor* ProfilerService::UnloadModel(grpc::CallbackServerContext* call,
+                                                       const v1::UnloadModelRequest* request,
+                                                       v1::UnloadModelResponse* response) {
+  return UnaryCall::Start(
+      profile_.metrics, call, "UnloadModel", Label(request->name()),
+      [this, request, response](const CancellationToken& cancellation) -> absl::Status {
+        ESS_ASSIGN_OR_RETURN(const int64_t bytes, residency_.Unload(request->name(), cancellation));
+        response->set_released_bytes(bytes);
+        return absl::OkStatus();
+      },
+      &control_queue_);
+}
+
+grpc::ServerUnaryReactor* ProfilerService::GetServerInfo(grpc::CallbackServerContext* call,
+                                                         const v1::GetServerInfoRequest*,
+                                                         v1::ServerInfo* response) {
+  return UnaryCall::Start(
+      profile_.metrics, call, "GetServerInfo", "", [this, response](const CancellationToken&) {
+        *response = info_;
+        response->set_uptime_seconds(absl::ToDoubleSeconds(absl::Now() - start_));
+        return absl::OkStatus();
+      });
+}
+
+grpc::ServerBidiReactor<v1::ProfileOperatorsRequest, v1::ProfileOperatorsResponse>*
+ProfilerService::ProfileOperators(grpc::CallbackServerContext*) {
+  using Reactor =
+      grpc::ServerBidiReactor<v1::ProfileOperatorsRequest, v1::ProfileOperatorsResponse>;
+  return new UnimplementedCall<Reactor>(profile_.metrics, "ProfileOperators");
+}
+
+grpc::ServerUnaryReactor* ProfilerService::EstimateProfile(grpc::CallbackServerContext*,
+                                                           const v1::ProfileRequest*,
+                                                           v1::EstimateProfileResponse*) {
+  return new UnimplementedUnary(profile_.metrics, "EstimateProfile");
+}
+
+grpc::ServerReadReactor<v1::SubmitJobRequest>* ProfilerService::SubmitJob(
+    grpc::CallbackServerContext*, v1::Job*) {
+  return new UnimplementedCall<grpc::ServerReadReactor<v1::SubmitJobRequest>>(profile_.metrics,
+                                                                              "SubmitJob");
+}
+
+grpc::ServerUnaryReactor* ProfilerService::GetJob(grpc::CallbackServerContext*,
+                                                  const v1::GetJobRequest*, v1::Job*) {
+  return new UnimplementedUnary(profile_.metrics, "GetJob");
+}
+
+grpc::ServerUnaryReactor* ProfilerService::ListJobs(grpc::CallbackServerContext*,
+                                                    const v1::ListJobsRequest*,
+                                                    v1::ListJobsResponse*) {
+  return new UnimplementedUnary(profile_.metrics, "ListJobs");
+}
+
+grpc::ServerWriteReactor<v1::Job>* ProfilerService::WatchJob(grpc::CallbackServerContext*,
+                                                             const v1::WatchJobRequest*) {
+  return new UnimplementedCall<grpc::ServerWriteReactor<v1::Job>>(profile_.metrics, "WatchJob");
+}
+
+grpc::ServerUnaryReactor* ProfilerService::CancelJob(grpc::CallbackServerContext*,
+                                                     const v1::CancelJobRequest*, v1::Job*) {
+  return new UnimplementedUnary(profile_.metrics, "CancelJob");
+}
+
+grpc::ServerUnaryReactor* ProfilerService::DeleteJob(grpc::CallbackServerContext*,
+                                                     const v1::DeleteJobRequest*,
+                                                     v1::DeleteJobResponse*) {
+  return new UnimplementedUnary(profile_.metrics, "DeleteJob");
+}
+
+grpc::ServerWriteReactor<v1::FetchJobResultResponse>* ProfilerService::FetchJobResult(
+    grpc::CallbackServerContext*, const v1::FetchJobResultRequest*) {
+  return new UnimplementedCall<grpc::ServerWriteReactor<v1::FetchJobResultResponse>>(
+      profile_.metrics, "FetchJobResult");
+}
+
+}  // namespace ess::rpc

@@ -1,0 +1,65 @@
+// The service ess.v1.EssProfiler: one method each, no logic.
+#pragma once
+
+#include "ess/v1/profiler.grpc.pb.h"
+#include "server/residency/model_residency.h"
+#include "server/rpc/profile_handler.h"
+
+namespace ess::rpc {
+
+class ProfilerService final : public v1::EssProfiler::CallbackService {
+ public:
+  // All outlive the service. `info` holds what does not change; `control_queue` runs loads and
+  // unloads.
+  ProfilerService(ProfileContext profile, residency::ModelResidency& residency,
+                  admission::WorkQueue& control_queue, v1::ServerInfo info);
+
+  grpc::ServerWriteReactor<v1::ProfileResponse>* Profile(
+      grpc::CallbackServerContext* call, const v1::ProfileRequest* request) override;
+  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* call,
+                                       const v1::ListModelsRequest* request,
+                                       v1::ListModelsResponse* response) override;
+  grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* call,
+                                     const v1::GetModelRequest* request,
+                                     v1::Model* response) override;
+  grpc::ServerUnaryReactor* LoadModel(grpc::CallbackServerContext* call,
+                                      const v1::LoadModelRequest* request,
+                                      v1::Model* response) override;
+  grpc::ServerUnaryReactor* UnloadModel(grpc::CallbackServerContext* call,
+                                        const v1::UnloadModelRequest* request,
+                                        v1::UnloadModelResponse* response) override;
+  grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* call,
+                                          const v1::GetServerInfoRequest* request,
+                                          v1::ServerInfo* response) override;
+
+  // Declared, not available yet: UNIMPLEMENTED.
+  grpc::ServerBidiReactor<v1::ProfileOperatorsRequest, v1::ProfileOperatorsResponse>*
+  ProfileOperators(grpc::CallbackServerContext*) override;
+  grpc::ServerUnaryReactor* EstimateProfile(grpc::CallbackServerContext*, const v1::ProfileRequest*,
+                                            v1::EstimateProfileResponse*) override;
+  grpc::ServerReadReactor<v1::SubmitJobRequest>* SubmitJob(grpc::CallbackServerContext*,
+                                                           v1::Job*) override;
+  grpc::ServerUnaryReactor* GetJob(grpc::CallbackServerContext*, const v1::GetJobRequest*,
+                                   v1::Job*) override;
+  grpc::ServerUnaryReactor* ListJobs(grpc::CallbackServerContext*, const v1::ListJobsRequest*,
+                                     v1::ListJobsResponse*) override;
+  grpc::ServerWriteReactor<v1::Job>* WatchJob(grpc::CallbackServerContext*,
+                                              const v1::WatchJobRequest*) override;
+  grpc::ServerUnaryReactor* CancelJob(grpc::CallbackServerContext*, const v1::CancelJobRequest*,
+                                      v1::Job*) override;
+  grpc::ServerUnaryReactor* DeleteJob(grpc::CallbackServerContext*, const v1::DeleteJobRequest*,
+                                      v1::DeleteJobResponse*) override;
+  grpc::ServerWriteReactor<v1::FetchJobResultResponse>* FetchJobResult(
+      grpc::CallbackServerContext*, const v1::FetchJobResultRequest*) override;
+
+ private:
+  std::string Label(const std::string& model) const;
+
+  const ProfileContext profile_;
+  residency::ModelResidency& residency_;
+  admission::WorkQueue& control_queue_;
+  const v1::ServerInfo info_;
+  const absl::Time start_;
+};
+
+}  // namespace ess::rpc

@@ -1,0 +1,23 @@
+#include "server/rpc/status_to_grpc.h"
+
+#include <string>
+
+namespace ess::rpc {
+namespace {
+
+constexpr size_t kMaxMessageBytes = 4096;
+
+}  // namespace
+
+grpc::Status ToGrpcStatus(const absl::Status& status) {
+  if (status.ok()) return grpc::Status::OK;
+  std::string message(status.message());
+  if (message.size() > kMaxMessageBytes) {
+    message.resize(kMaxMessageBytes);
+    message += " ...";
+  }
+  // The two enumerations have the same numbers.
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message);
+}
+
+}  // namespace ess::rpc

@@ -1,0 +1,19 @@
+#include "server/rpc/unary_call.h"
+
+namespace ess::rpc {
+
+grpc::ServerUnaryReactor* UnaryCall::Start(telemetry::Metrics& metrics,
+                                           grpc::CallbackServerContext* call,
+                                           const std::string& rpc, const std::string& served_model,
+                                           Work work, admission::WorkQueue* queue) {
+  auto* unary = new UnaryCall(metrics, call, rpc, served_model, std::move(work));
+  auto run = [unary] { unary->End(unary->work_(unary->cancellation_)); };
+  if (queue == nullptr) {
+    run();
+  } else if (const absl::Status queued = queue->Submit(run); !queued.ok()) {
+    unary->End(queued);
+  }
+  return unary;
+}
+
+}  // namespace ess::rpc

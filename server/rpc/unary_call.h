@@ -1,0 +1,73 @@
+// Calls with one request and one answer.
+#pragma once
+
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/server_callback.h>
+
+#include <functional>
+#include <string>
+#include <utility>
+
+#include "absl/time/time.h"
+#include "server/admission/work_queue.h"
+#include "server/base/cancellation.h"
+#include "server/rpc/call_observer.h"
+#include "server/rpc/status_to_grpc.h"
+
+namespace ess::rpc {
+
+// Deletes itself in OnDone.
+class UnaryCall : public grpc::ServerUnaryReactor {
+ public:
+  using Work = std::function<absl::Status(const CancellationToken& cancellation)>;
+
+  // `served_model`: see CallObserver. With a queue the work runs there, else at once.
+  static grpc::ServerUnaryReactor* Start(telemetry::Metrics& metrics,
+                                         grpc::CallbackServerContext* call, const std::string& rpc,
+                                         const std::string& served_model, Work work,
+                                         admission::WorkQueue* queue = nullptr);
+
+  void OnCancel() override { cancellation_.Cancel(); }
+  void OnDone() override {
+    observer_.Finish(status_);
+    delete this;
+  }
+
+ private:
+  UnaryCall(telemetry::Metrics& metrics, grpc::CallbackServerContext* call, const std::string& rpc,
+            const std::string& served_model, Work work)
+      : cancellation_(absl::FromChrono(call->deadline())),
+        observer_(metrics, rpc, served_model, 0),
+        work_(std::move(work)) {}
+
+  void End(const absl::Status& status) {
+    status_ = status;
+    Finish(ToGrpcStatus(status));
+  }
+
+  CancellationToken cancellation_;
+  CallObserver observer_;
+  const Work work_;
+  absl::Status status_;
+};
+
+// A call of any kind to a method that this server does not have yet. Deletes itself in OnDone.
+template <typename Reactor>
+class UnimplementedCall : public Reactor {
+ public:
+  UnimplementedCall(telemetry::Metrics& metrics, const std::string& rpc)
+      : observer_(metrics, rpc, "", 0) {
+    this->Finish(ToGrpcStatus(status_ = absl::UnimplementedError(
+                                  rpc + " is not available in this version of the server")));
+  }
+  void OnDone() override {
+    observer_.Finish(status_);
+    delete this;
+  }
+
+ private:
+  CallObserver observer_;
+  absl::Status status_;
+};
+
+}  // namespace ess::rpc

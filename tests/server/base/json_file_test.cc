@@ -1,0 +1,44 @@
+#include "server/base/json_file.h"
+
+#include "gmock/gmock.h"
+#include "tests/support/status_matchers.h"
+
+namespace ess {
+namespace {
+
+using ::ess::testing::IsOk;
+using ::ess::testing::StatusIs;
+using ::testing::HasSubstr;
+
+constexpr auto kDataLoss = absl::StatusCode::kDataLoss;
+
+TEST(JsonFileTest, ReadsTheBareWordsThatPythonWrites) {
+  const auto json =
+      ParseJson(R"({"a": [0.0, Infinity, -Infinity], "NaN": NaN, "s": "\"NaN"})", "f");
+  ASSERT_THAT(json, IsOk());
+  EXPECT_EQ((*json)["a"][1], "Infinity");
+  EXPECT_EQ((*json)["a"][2], "-Infinity");
+  EXPECT_EQ((*json)["NaN"], "NaN");
+  EXPECT_EQ((*json)["s"], "\"NaN");
+}
+
+TEST(JsonFileTest, RefusesWhatIsNotJson) {
+  EXPECT_THAT(ParseJson("{", "config.json"),
+              StatusIs(kDataLoss, HasSubstr("config.json: not JSON")));
+}
+
+TEST(JsonFileTest, RefusesAKeyThatIsThereTwiceInOneObject) {
+  EXPECT_THAT(ParseJson(R"({"a": 1, "b": {"a": 2}})", "f"), IsOk());
+  EXPECT_THAT(ParseJson(R"({"b": {"a": 1, "a": 2}})", "f"),
+              StatusIs(kDataLoss, HasSubstr("the key 'a' is there twice")));
+}
+
+TEST(JsonFileTest, RefusesAFileThatIsMissingOrTooLarge) {
+  EXPECT_THAT(ReadJsonFile("/nowhere", "config.json", 10),
+              StatusIs(kDataLoss, HasSubstr("config.json: cannot be read")));
+  EXPECT_THAT(ReadTextFile("/proc/self/exe", "exe", 10),
+              StatusIs(kDataLoss, HasSubstr("the limit is 10")));
+}
+
+}  // namespace
+}  // namespace ess

@@ -1,0 +1,82 @@
+#include "server/residency/model_catalogue.h"
+
+#include <fstream>
+
+#include "gmock/gmock.h"
+#include "tests/support/status_matchers.h"
+
+namespace ess::residency {
+namespace {
+
+using ::ess::testing::IsOk;
+using ::ess::testing::StatusIs;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class ModelCatalogueTest : public ::testing::Test {
+ protected:
+  ModelCatalogueTest() {
+    std::filesystem::remove_all(root_);
+    std::filesystem::create_directories(root_);
+    AddFolder("beta");
+    AddFolder("alpha");
+    std::filesystem::create_directories(root_ / "not-a-model");
+  }
+
+  void AddFolder(const std::string& name) {
+    std::filesystem::create_directories(root_ / name);
+    std::ofstream(root_ / name / "config.json") << "{}";
+  }
+
+  const std::filesystem::path root_ =
+      std::filesystem::path(::testing::TempDir()) / "model_catalogue_test";
+};
+
+TEST_F(ModelCatalogueTest, KnowsTheFoldersOfItsRootAndTheConfiguredModels) {
+  const ModelCatalogue catalogue(root_, {{.name = "gamma", .folder = "/elsewhere"}});
+  EXPECT_THAT(catalogue.Names(), ElementsAre("alpha", "beta", "gamma"));
+}
+
+TEST_F(ModelCatalogueTest, FindsAFolderThatAppearsWhileItRuns) {
+  const ModelCatalogue catalogue(root_, {});
+  AddFolder("late");
+  EXPECT_THAT(catalogue.Find("late"), IsOk());
+}
+
+TEST_F(ModelCatalogueTest, NamesWhatExistsWhenAModelDoesNot) {
+  const ModelCatalogue catalogue(root_, {});
+  EXPECT_THAT(
+      catalogue.Find("gamma"),
+      StatusIs(absl::StatusCode::kNotFound, AllOf(HasSubstr("'gamma'"), HasSubstr("alpha, beta"))));
+}
+
+TEST_F(ModelCatalogueTest, NeverLeavesItsRoot) {
+  const ModelCatalogue catalogue(root_ / "alpha", {});
+  for (const char* name : {"../beta", "..", ".", "", "/", "a/b"}) {
+    EXPECT_THAT(catalogue.Find(name), StatusIs(absl::StatusCode::kNotFound, HasSubstr("model")))
+        << name;
+  }
+}
+
+TEST_F(ModelCatalogueTest, ServesAnAliasFromThenOn) {
+  ModelCatalogue catalogue(root_, {});
+  ASSERT_THAT(catalogue.Add({.name = "other", .folder = root_ / "alpha"}), IsOk());
+  ASSERT_THAT(catalogue.Find("other"), IsOk());
+  EXPECT_EQ(catalogue.Find("other")->folder, root_ / "alpha");
+}
+
+TEST_F(ModelCatalogueTest, RefusesAnAliasThatIsAnotherModelsName) {
+  ModelCatalogue catalogue(root_, {});
+  EXPECT_THAT(catalogue.Add({.name = "beta", .folder = root_ / "alpha"}),
+              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("'beta'")));
+}
+
+TEST_F(ModelCatalogueTest, RefusesAnAliasThatIsNoName) {
+  ModelCatalogue catalogue(root_, {});
+  EXPECT_THAT(catalogue.Add({.name = "../x", .folder = root_ / "alpha"}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("options.alias: '../x'")));
+}
+
+}  // namespace
+}  // namespace ess::residency

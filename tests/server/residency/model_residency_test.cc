@@ -1,0 +1,210 @@
+#include "server/residency/model_residency.h"
+
+#include <atomic>
+#include <fstream>
+#include <thread>
+
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "gmock/gmock.h"
+#include "tests/support/status_matchers.h"
+
+namespace ess::residency {
+namespace {
+
+using ::ess::testing::IsOk;
+using ::ess::testing::StatusIs;
+using ::testing::_;
+using ::testing::HasSubstr;
+
+// A model without weights: the state machine never looks inside.
+class NoModel : public models::SequenceModel {
+ public:
+  explicit NoModel(std::atomic<int>& alive) : alive_(alive) {
+    ++alive_;
+    description_.architecture = "none";
+    description_.weight_bytes = 100;
+  }
+  ~NoModel() override { --alive_; }
+  const models::ModelDescription& description() const override { return description_; }
+  absl::Status Forward(models::PromptBatch, operators::OperatorSink&, const CancellationToken&,
+                       std::vector<at::Tensor>*) const override {
+    return absl::OkStatus();
+  }
+
+ private:
+  std::atomic<int>& alive_;
+  models::ModelDescription description_;
+};
+
+class ModelResidencyTest : public ::testing::Test {
+ protected:
+  ModelResidencyTest() {
+    std::filesystem::remove_all(root_);
+    std::filesystem::create_directories(root_ / "m");
+    std::ofstream(root_ / "m" / "config.json") << "{}";
+  }
+
+  ModelResidency MakeResidency() {
+    return ModelResidency(
+        catalogue_, metrics_,
+        {.device = "cpu",
+         .loader = [this](const std::filesystem::path&,
+                          const models::LoadOptions& options) -> absl::StatusOr<ResidentModel> {
+           ++loads_;
+           last_options_ = options;
+           if (!load_result_.ok()) return load_result_;
+           ResidentModel resident;
+           resident.loaded.model = std::make_unique<NoModel>(alive_);
+           return resident;
+         }});
+  }
+
+  const std::filesystem::path root_ =
+      std::filesystem::path(::testing::TempDir()) / "model_residency_test";
+  ModelCatalogue catalogue_{root_, {}};
+  telemetry::Metrics metrics_;
+  std::atomic<int> loads_{0};
+  std::atomic<int> alive_{0};
+  models::LoadOptions last_options_;
+  absl::Status load_result_;
+  CancellationToken never_;
+};
+
+TEST_F(ModelResidencyTest, LoadsAColdModelForItsFirstLease) {
+  ModelResidency residency = MakeResidency();
+  EXPECT_EQ(residency.Get("m")->state, ModelState::kCold);
+
+  const auto lease = residency.Acquire("m", never_);
+
+  ASSERT_THAT(lease, IsOk());
+  EXPECT_EQ(residency.Get("m")->state, ModelState::kReady);
+  ASSERT_THAT(residency.Acquire("m", never_), IsOk());
+  EXPECT_EQ(loads_, 1);
+}
+
+TEST_F(ModelResidencyTest, LoadsOnceWhenManyAskAtTheSameTime) {
+  ModelResidency residency = MakeResidency();
+  std::vector<std::thread> threads;
+
+  for (int t = 0; t < 8; ++t) {
+    threads.emplace_back([&] { EXPECT_THAT(residency.Acquire("m", never_), IsOk()); });
+  }
+  for (std::thread& thread : threads) thread.join();
+
+  EXPECT_EQ(loads_, 1);
+}
+
+TEST_F(ModelResidencyTest, AnswersNotFoundForAnUnknownModel) {
+  ModelResidency residency = MakeResidency();
+  constexpr auto kNotFound = absl::StatusCode::kNotFound;
+  EXPECT_THAT(residency.Acquire("x", never_), StatusIs(kNotFound, _));
+  EXPECT_THAT(residency.Load("x", "", nullptr, never_), StatusIs(kNotFound, _));
+  EXPECT_THAT(residency.Unload("x", never_), StatusIs(kNotFound, _));
+  EXPECT_THAT(residency.Get("x"), StatusIs(kNotFound, _));
+}
+
+TEST_F(ModelResidencyTest, KeepsTheReasonOfAFailedLoadAndDoesNotTryAgainByItself) {
+  ModelResidency residency = MakeResidency();
+  load_result_ = absl::DataLossError("model.safetensors: truncated");
+
+  EXPECT_THAT(residency.Acquire("m", never_),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("truncated")));
+  EXPECT_THAT(residency.Acquire("m", never_),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("truncated")));
+
+  EXPECT_EQ(loads_, 1);
+  EXPECT_EQ(residency.Get("m")->state, ModelState::kFailed);
+  EXPECT_EQ(residency.Get("m")->reason, "DATA_LOSS: model.safetensors: truncated");
+}
+
+TEST_F(ModelResidencyTest, LoadAnswersTheErrorItselfAndTriesAFailedModelAgain) {
+  ModelResidency residency = MakeResidency();
+  load_result_ = absl::DataLossError("broken");
+  EXPECT_THAT(residency.Load("m", "", nullptr, never_),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("broken")));
+
+  load_result_ = absl::OkStatus();
+
+  EXPECT_THAT(residency.Load("m", "", nullptr, never_), IsOk());
+  EXPECT_THAT(residency.Acquire("m", never_), IsOk());
+}
+
+TEST_F(ModelResidencyTest, GivesMemoryBackOnUnload) {
+  ModelResidency residency = MakeResidency();
+  ASSERT_THAT(residency.Acquire("m", never_), IsOk());
+  ASSERT_EQ(alive_, 1);
+
+  const auto released = residency.Unload("m", never_);
+
+  ASSERT_THAT(released, IsOk());
+  EXPECT_EQ(*released, 100);
+  EXPECT_EQ(alive_, 0);
+  EXPECT_EQ(residency.Get("m")->state, ModelState::kCold);
+}
+
+TEST_F(ModelResidencyTest, UnloadingAColdModelReleasesNothing) {
+  ModelResidency residency = MakeResidency();
+  const auto released = residency.Unload("m", never_);
+  ASSERT_THAT(released, IsOk());
+  EXPECT_EQ(*released, 0);
+}
+
+TEST_F(ModelResidencyTest, UnloadWaitsForTheLastLease) {
+  ModelResidency residency = MakeResidency();
+  auto lease = std::make_unique<ModelLease>(*residency.Acquire("m", never_));
+
+  std::thread unload([&] { EXPECT_THAT(residency.Unload("m", never_), IsOk()); });
+  while (residency.Get("m")->state != ModelState::kUnloading) std::this_thread::yield();
+  EXPECT_EQ(alive_, 1);
+  lease.reset();
+  unload.join();
+
+  EXPECT_EQ(alive_, 0);
+}
+
+TEST_F(ModelResidencyTest, AnUnloadThatIsCancelledLeavesTheModelServing) {
+  ModelResidency residency = MakeResidency();
+  const auto lease = residency.Acquire("m", never_);
+  const CancellationToken past(absl::Now() - absl::Seconds(1));
+
+  EXPECT_THAT(residency.Unload("m", past), StatusIs(absl::StatusCode::kDeadlineExceeded, _));
+
+  EXPECT_EQ(residency.Get("m")->state, ModelState::kReady);
+  EXPECT_THAT(residency.Acquire("m", never_), IsOk());
+}
+
+TEST_F(ModelResidencyTest, RefusesOtherOptionsForALoadedModel) {
+  ModelResidency residency = MakeResidency();
+  const ModelOptions as_stored{.as_stored = true};
+  ASSERT_THAT(residency.Load("m", "", &as_stored, never_), IsOk());
+  EXPECT_TRUE(last_options_.as_stored);
+  const ModelOptions float32;
+
+  EXPECT_THAT(residency.Load("m", "", &as_stored, never_), IsOk());
+  EXPECT_THAT(residency.Load("m", "", &float32, never_),
+              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("other options")));
+  EXPECT_EQ(loads_, 1);
+}
+
+TEST_F(ModelResidencyTest, ServesTheSameFolderUnderAnAlias) {
+  ModelResidency residency = MakeResidency();
+  const ModelOptions as_stored{.as_stored = true};
+
+  const auto loaded = residency.Load("m", "m-stored", &as_stored, never_);
+
+  ASSERT_THAT(loaded, IsOk());
+  EXPECT_EQ(loaded->name, "m-stored");
+  EXPECT_THAT(residency.Acquire("m-stored", never_), IsOk());
+  EXPECT_EQ(residency.List().size(), 2u);
+}
+
+TEST_F(ModelResidencyTest, RefusesRandomInitialisation) {
+  ModelResidency residency = MakeResidency();
+  const ModelOptions random{.random_init_seed = 1};
+  EXPECT_THAT(residency.Load("m", "", &random, never_),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("options.random_init")));
+}
+
+}  // namespace
+}  // namespace ess::residency
