@@ -9,11 +9,15 @@
 
 namespace ess {
 
+// Far above any config.json or index of shards.
+inline constexpr size_t kMaxJsonBytes = 64 << 20;
+
 // The bare words NaN, Infinity and -Infinity, which Python writes and JSON forbids, become strings.
 // `display_name` stands in messages instead of the path.
 // Errors: kDataLoss  the file cannot be read, is over `max_bytes`, is not JSON, or has a key twice.
 absl::StatusOr<nlohmann::json> ReadJsonFile(const std::filesystem::path& path,
-                                            const std::string& display_name, size_t max_bytes);
+                                            const std::string& display_name,
+                                            size_t max_bytes = kMaxJsonBytes);
 
 // The same for text in memory.
 absl::StatusOr<nlohmann::json> ParseJson(const std::string& text, const std::string& display_name);

@@ -21,7 +21,6 @@ namespace {
 
 constexpr char kSingleFile[] = "model.safetensors";
 constexpr char kIndexFile[] = "model.safetensors.index.json";
-constexpr size_t kMaxIndexBytes = 64 << 20;
 constexpr size_t kMaxNamesInMessage = 5;
 
 std::optional<at::ScalarType> WeightType(const std::string& dtype) {
@@ -94,8 +93,7 @@ struct WeightMap::State {
   }
 
   absl::Status AddShards(const std::filesystem::path& folder) {
-    ESS_ASSIGN_OR_RETURN(const nlohmann::json index,
-                         ReadJsonFile(folder / kIndexFile, kIndexFile, kMaxIndexBytes));
+    ESS_ASSIGN_OR_RETURN(const nlohmann::json index, ReadJsonFile(folder / kIndexFile, kIndexFile));
     if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
       return absl::DataLossError(fmt::format("{}: has no object weight_map", kIndexFile));
     }

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
+#include <new>
 
 #include "absl/status/status.h"
 #include "server/base/cancellation.h"
@@ -37,8 +37,8 @@ class Arena {
  public:
   void Reserve(int64_t capacity) {
     if (capacity <= capacity_) return;
-    memory_.reset(static_cast<double*>(std::aligned_alloc(64, capacity * sizeof(double))));
-    ESS_CHECK(memory_ != nullptr);
+    memory_.reset();
+    memory_.reset(static_cast<double*>(::operator new(capacity * sizeof(double), kAlignment)));
     capacity_ = capacity;
   }
   static constexpr int64_t Rounded(int64_t count) { return (count + kBlock - 1) / kBlock * kBlock; }
@@ -53,8 +53,9 @@ class Arena {
 
  private:
   friend class ArenaScope;
+  static constexpr std::align_val_t kAlignment{64};
   struct Free {
-    void operator()(double* memory) const { std::free(memory); }
+    void operator()(double* memory) const { ::operator delete(memory, kAlignment); }
   };
   std::unique_ptr<double, Free> memory_;
   int64_t capacity_ = 0;

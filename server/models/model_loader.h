@@ -35,8 +35,8 @@ struct LoadedModel {
 // Reads config.json, the weights and the tokenizer. Messages name files relative to the folder,
 // tensors, what was found and what was expected.
 // Errors: kFailedPrecondition  unsupported model_type, option or config value.
-//         kDataLoss            contents that break the format, contradict the config, or are missing.
-//         kResourceExhausted   not enough memory.
+//         kDataLoss            contents that break the format, contradict the config, or are
+//         missing. kResourceExhausted   not enough memory.
 // Cost: reads the weights once; peak memory is the weights plus one tensor.
 absl::StatusOr<LoadedModel> LoadModelFolder(const std::filesystem::path& folder,
                                             const LoadOptions& options);

@@ -112,14 +112,14 @@ std::vector<double> Recurrence(const std::vector<double>& log_gate, const std::v
   return T;
 }
 
-// Gates sigmoid(x)^power.
-std::vector<double> GatedLinearAttention(int64_t L, int64_t N, double shift, double power,
+// Gates sigmoid(spread * normal)^power: a large spread makes them 0 or 1.
+std::vector<double> GatedLinearAttention(int64_t L, int64_t N, double spread, double power,
                                          uint64_t seed) {
   Normal normal(seed);
   const std::vector<double> c = normal.Matrix(L, N, 1 / std::sqrt(N));
   const std::vector<double> b = normal.Matrix(L, N);
   std::vector<double> log_gate(L * N);
-  for (double& gate : log_gate) gate = -power * std::log1p(std::exp(-(normal() + shift)));
+  for (double& gate : log_gate) gate = -power * std::log1p(std::exp(-spread * normal()));
   return Recurrence(log_gate, b, c, L, N);
 }
 
@@ -200,7 +200,7 @@ std::vector<TestOperator> RealisticOperators() {
       {"attention_g8", [](int64_t L) { return Attention(L, 8, false, 2); }},
       {"attention_sink", [](int64_t L) { return Attention(L, 3, true, 3); }},
       {"attention_topic", TopicAttention},
-      {"gla_64", [](int64_t L) { return GatedLinearAttention(L, 64, 0, 1.0 / 16, 4); }},
+      {"gla_64", [](int64_t L) { return GatedLinearAttention(L, 64, 1, 1.0 / 16, 4); }},
       {"hyena", Hyena},
       {"s6", SelectiveScan},
   };
@@ -217,7 +217,7 @@ std::vector<TestOperator> DegenerateOperators() {
        }},
       {"hard", HardAttention},
       {"zero_row_and_column", ZeroRowAndColumn},
-      {"underflowing_gates", [](int64_t L) { return GatedLinearAttention(L, 16, -20, 4, 12); }},
+      {"underflowing_gates", [](int64_t L) { return GatedLinearAttention(L, 16, 100, 4, 12); }},
       {"reset", Reset},
   };
 }

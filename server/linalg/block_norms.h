@@ -1,0 +1,32 @@
+// Norms of the past-to-future blocks H_i = T[i:, :i], and their maximum over the positions.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/base/cancellation.h"
+#include "server/linalg/inertia_tree.h"
+
+namespace ess::linalg {
+
+// ||H_i||_F for i in [0, L): sums of squares only, nothing cancels. `matrix` is T, row-major
+// [length, length]; its squares must neither overflow nor matter when they underflow.
+// Cost: O(L^2).
+std::vector<double> BlockFrobeniusNorms(std::span<const double> matrix, int64_t length);
+
+// max_i sigma_1(H_i) to 1e-10 relative or better; 0 for L = 1 and for a zero operator.
+//
+// Lanczos gives sigma_1 at a promising position, its singular vectors give lower bounds at all
+// others in O(L^2), and when none is larger the inertia tree, asked for singular values above the
+// best one, proves it or names the positions that are.
+//
+// `tree` has `matrix` loaded, and the same conditions on entries apply.
+// Errors: as InertiaTree::CountAbove.
+// Cost:   typically 1-2 trees and a few dozen products with one block.
+absl::StatusOr<double> MaxBlockSpectralNorm(std::span<const double> matrix, int64_t length,
+                                            InertiaTree& tree,
+                                            const CancellationToken& cancellation);
+
+}  // namespace ess::linalg

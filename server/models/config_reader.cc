@@ -1,0 +1,170 @@
+#include "server/models/config_reader.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "fmt/format.h"
+#include "fmt/ranges.h"
+#include "server/base/status_macros.h"
+
+namespace ess::models {
+namespace {
+
+constexpr size_t kMaxShownCharacters = 80;
+
+bool InRange(double value, double minimum, double maximum) {
+  return std::isfinite(value) && value >= minimum && value <= maximum;
+}
+
+}  // namespace
+
+const nlohmann::json* ConfigReader::Find(std::string_view key) const {
+  const auto entry = object_->find(key);
+  return entry == object_->end() || entry->is_null() ? nullptr : &*entry;
+}
+
+std::string ConfigReader::Name(std::string_view key) const {
+  return path_.empty() ? std::string(key) : fmt::format("{}.{}", path_, key);
+}
+
+std::string ConfigReader::ShownValue(std::string_view key) const {
+  const nlohmann::json* value = Find(key);
+  if (value == nullptr) return "absent";
+  std::string text =
+      value->dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::json::error_handler_t::replace);
+  if (text.size() > kMaxShownCharacters) {
+    text.resize(kMaxShownCharacters);
+    text.append("...");
+  }
+  return text;
+}
+
+absl::Status ConfigReader::Missing(std::string_view key) const {
+  return absl::DataLossError(fmt::format("config.json: {} is missing", Name(key)));
+}
+
+absl::Status ConfigReader::WrongType(std::string_view key, std::string_view expected) const {
+  return absl::DataLossError(
+      fmt::format("config.json: {} is {}; expected {}", Name(key), ShownValue(key), expected));
+}
+
+absl::Status ConfigReader::Unsupported(std::string_view key, std::string_view supported) const {
+  return absl::FailedPreconditionError(
+      fmt::format("config.json: {} is {}; supported: {}", Name(key), ShownValue(key), supported));
+}
+
+absl::StatusOr<int64_t> ConfigReader::Size(std::string_view key,
+                                           std::optional<int64_t> default_value) const {
+  const nlohmann::json* value = Find(key);
+  if (value == nullptr) {
+    if (!default_value.has_value()) return Missing(key);
+    return *default_value;
+  }
+  if (!value->is_number_integer()) return WrongType(key, "an integer");
+  // Unsigned values above 2^63 would wrap: compare before the conversion.
+  const bool too_large =
+      value->is_number_unsigned() && value->get<uint64_t>() > uint64_t{kMaxConfigSize};
+  if (too_large || value->get<int64_t>() < 1 || value->get<int64_t>() > kMaxConfigSize) {
+    return Unsupported(key, fmt::format("1 to {}", kMaxConfigSize));
+  }
+  return value->get<int64_t>();
+}
+
+absl::StatusOr<int64_t> ConfigReader::Size(std::string_view key, std::string_view alias,
+                                           std::optional<int64_t> default_value) const {
+  if (!Has(alias)) return Size(key, default_value);
+  ESS_ASSIGN_OR_RETURN(const int64_t by_alias, Size(alias, std::nullopt));
+  ESS_ASSIGN_OR_RETURN(const int64_t by_key, Size(key, by_alias));
+  if (by_key != by_alias) {
+    return ConfigContradiction(
+        fmt::format("{} is {} but {} is {}", Name(key), by_key, Name(alias), by_alias));
+  }
+  return by_key;
+}
+
+absl::StatusOr<double> ConfigReader::Number(std::string_view key,
+                                            std::optional<double> default_value, double minimum,
+                                            double maximum) const {
+  const nlohmann::json* value = Find(key);
+  if (value == nullptr) {
+    if (!default_value.has_value()) return Missing(key);
+    return *default_value;
+  }
+  if (!value->is_number()) return WrongType(key, "a number");
+  if (!InRange(value->get<double>(), minimum, maximum)) {
+    return Unsupported(key, fmt::format("{} to {}", minimum, maximum));
+  }
+  return value->get<double>();
+}
+
+absl::StatusOr<bool> ConfigReader::Bool(std::string_view key,
+                                        std::optional<bool> default_value) const {
+  const nlohmann::json* value = Find(key);
+  if (value == nullptr) {
+    if (!default_value.has_value()) return Missing(key);
+    return *default_value;
+  }
+  if (!value->is_boolean()) return WrongType(key, "true or false");
+  return value->get<bool>();
+}
+
+absl::StatusOr<std::string> ConfigReader::String(std::string_view key,
+                                                 std::optional<std::string> default_value) const {
+  const nlohmann::json* value = Find(key);
+  if (value == nullptr) {
+    if (!default_value.has_value()) return Missing(key);
+    return *default_value;
+  }
+  if (!value->is_string()) return WrongType(key, "a string");
+  return value->get<std::string>();
+}
+
+absl::StatusOr<std::string> ConfigReader::Choice(std::string_view key,
+                                                 std::optional<std::string> default_value,
+                                                 const std::vector<std::string>& supported) const {
+  ESS_ASSIGN_OR_RETURN(std::string value, String(key, std::move(default_value)));
+  if (std::find(supported.begin(), supported.end(), value) == supported.end()) {
+    return Unsupported(key, fmt::format("{}", fmt::join(supported, ", ")));
+  }
+  return value;
+}
+
+absl::StatusOr<std::vector<double>> ConfigReader::Numbers(std::string_view key, int64_t count,
+                                                          double minimum, double maximum) const {
+  const nlohmann::json* value = Find(key);
+  if (value == nullptr) return Missing(key);
+  const bool is_list_of_numbers = value->is_array() && std::all_of(value->begin(), value->end(),
+                                                                   [](const nlohmann::json& entry) {
+                                                                     return entry.is_number();
+                                                                   });
+  if (!is_list_of_numbers) return WrongType(key, "a list of numbers");
+  if (static_cast<int64_t>(value->size()) != count) {
+    return ConfigContradiction(
+        fmt::format("{} has {} entries; expected {}", Name(key), value->size(), count));
+  }
+  auto numbers = value->get<std::vector<double>>();
+  for (const double number : numbers) {
+    if (!InRange(number, minimum, maximum)) {
+      return Unsupported(key, fmt::format("entries from {} to {}", minimum, maximum));
+    }
+  }
+  return numbers;
+}
+
+absl::StatusOr<std::optional<ConfigReader>> ConfigReader::Object(std::string_view key) const {
+  const nlohmann::json* value = Find(key);
+  if (value == nullptr) return std::nullopt;
+  if (!value->is_object()) return WrongType(key, "an object");
+  return ConfigReader(*value, Name(key));
+}
+
+absl::Status ConfigReader::RefuseTrue(std::string_view key) const {
+  ESS_ASSIGN_OR_RETURN(const bool value, Bool(key, false));
+  return value ? Unsupported(key, "false") : absl::OkStatus();
+}
+
+absl::Status ConfigContradiction(std::string_view reason) {
+  return absl::DataLossError(fmt::format("config.json: {}", reason));
+}
+
+}  // namespace ess::models

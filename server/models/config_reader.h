@@ -1,0 +1,89 @@
+// Typed, checked access to config.json.
+//
+// An explicit null counts as absent everywhere: released files write null for "the default".
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "nlohmann/json.hpp"
+
+namespace ess::models {
+
+// The largest width, vocabulary, layer or position count that a config may ask for. Products of
+// two such sizes and an element size fit into 64 bits.
+inline constexpr int64_t kMaxConfigSize = int64_t{1} << 24;
+
+// One JSON object of the file. Errors of all methods:
+//   kDataLoss            a value of the wrong JSON type, or absent without a default.
+//   kFailedPrecondition  a value out of range or not supported.
+// Messages name the key with its path ("rope_scaling.factor"), the value, and what is accepted.
+// Refers to the JSON value, which must outlive it.
+class ConfigReader {
+ public:
+  // `path` is "" for the file itself, else the key of this object in it.
+  explicit ConfigReader(const nlohmann::json& object, std::string path = "")
+      : object_(&object), path_(std::move(path)) {}
+
+  // Present and not null.
+  bool Has(std::string_view key) const { return Find(key) != nullptr; }
+
+  // Whether the object has no keys.
+  bool empty() const { return object_->empty(); }
+
+  // An integer in [1, kMaxConfigSize].
+  absl::StatusOr<int64_t> Size(std::string_view key, std::optional<int64_t> default_value) const;
+
+  // The same under either of two names; both present with different values: kDataLoss.
+  absl::StatusOr<int64_t> Size(std::string_view key, std::string_view alias,
+                               std::optional<int64_t> default_value) const;
+
+  // A finite number in [minimum, maximum]; integers are accepted.
+  absl::StatusOr<double> Number(std::string_view key, std::optional<double> default_value,
+                                double minimum, double maximum) const;
+
+  absl::StatusOr<bool> Bool(std::string_view key, std::optional<bool> default_value) const;
+
+  absl::StatusOr<std::string> String(std::string_view key,
+                                     std::optional<std::string> default_value) const;
+
+  // One of `supported`.
+  absl::StatusOr<std::string> Choice(std::string_view key, std::optional<std::string> default_value,
+                                     const std::vector<std::string>& supported) const;
+
+  // `count` numbers in [minimum, maximum].
+  absl::StatusOr<std::vector<double>> Numbers(std::string_view key, int64_t count, double minimum,
+                                              double maximum) const;
+
+  // Absent: nullopt.
+  absl::StatusOr<std::optional<ConfigReader>> Object(std::string_view key) const;
+
+  // OK when the key is absent or false.
+  absl::Status RefuseTrue(std::string_view key) const;
+
+  // The key as messages spell it: "rope_scaling.factor".
+  std::string Name(std::string_view key) const;
+
+  // kFailedPrecondition: "config.json: KEY is VALUE; supported: SUPPORTED".
+  absl::Status Unsupported(std::string_view key, std::string_view supported) const;
+
+ private:
+  const nlohmann::json* Find(std::string_view key) const;
+  absl::Status Missing(std::string_view key) const;
+  absl::Status WrongType(std::string_view key, std::string_view expected) const;
+  std::string ShownValue(std::string_view key) const;
+
+  const nlohmann::json* object_;
+  std::string path_;
+};
+
+// kDataLoss: "config.json: REASON", for values that contradict each other.
+absl::Status ConfigContradiction(std::string_view reason);
+
+}  // namespace ess::models

@@ -1,0 +1,39 @@
+// What an architecture implements: the embedding, the layers and the output head of one prompt.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "server/models/forward_pass.h"
+#include "server/models/layers/rotary.h"
+
+namespace ess::models {
+
+// One prompt between two layers.
+struct PromptState {
+  at::Tensor hidden;   // [L, D]
+  RotaryTable rotary;  // Empty where the architecture rotates nothing.
+};
+
+// Immutable. Methods see one prompt at a time, so its arithmetic cannot depend on the batch. They
+// may throw LibTorch's exceptions; DecoderModel catches them.
+class Decoder {
+ public:
+  virtual ~Decoder() = default;
+
+  // token_ids: int64 [L] on the model's device.
+  virtual PromptState Embed(const at::Tensor& token_ids) const = 0;
+
+  // Updates state.hidden and hands the layer's operators to `pass`. Leaves state.hidden as it is
+  // when the pass ends after one of its mixers.
+  // Errors: those of the sink; kCancelled, kDeadlineExceeded.
+  virtual absl::Status RunLayer(int64_t layer_index, PromptState& state,
+                                ForwardPass& pass) const = 0;
+
+  // hidden [L, D] => [L, V].
+  virtual at::Tensor Logits(const at::Tensor& hidden) const = 0;
+};
+
+}  // namespace ess::models

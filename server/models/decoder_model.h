@@ -1,0 +1,37 @@
+// The loop over layers and prompts that every architecture shares.
+#pragma once
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "server/models/decoder.h"
+#include "server/models/sequence_model.h"
+
+namespace ess::models {
+
+// Immutable, thread-safe.
+class DecoderModel final : public SequenceModel {
+ public:
+  // Mixers of `description` are in ascending order of layer_index.
+  DecoderModel(ModelDescription description, int64_t layer_count,
+               std::unique_ptr<const Decoder> decoder)
+      : description_(std::move(description)),
+        layer_count_(layer_count),
+        decoder_(std::move(decoder)) {}
+
+  const ModelDescription& description() const override { return description_; }
+
+  absl::Status Forward(PromptBatch prompts, operators::OperatorSink& sink,
+                       const CancellationToken& cancellation,
+                       std::vector<at::Tensor>* logits) const override;
+
+ private:
+  absl::Status Run(PromptBatch prompts, ForwardPass& pass, std::vector<at::Tensor>* logits) const;
+
+  const ModelDescription description_;
+  const int64_t layer_count_;
+  const std::unique_ptr<const Decoder> decoder_;
+};
+
+}  // namespace ess::models

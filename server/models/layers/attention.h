@@ -1,0 +1,34 @@
+// Causal softmax attention, which hands over its maps as operators.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "server/models/forward_pass.h"
+
+namespace ess::models {
+
+// The attention maps of one group of heads stay within this.
+inline constexpr int64_t kMaxMapBytes = int64_t{64} << 20;
+
+// One prompt's heads. Query head h reads key/value head h * G / H.
+struct AttentionInputs {
+  at::Tensor queries;  // [H, L, d], contiguous
+  at::Tensor keys;     // [G, L, d]
+  at::Tensor values;   // [G, L, d]
+  double scale = 1;
+};
+
+// T = row softmax(scale Q K^T, masked above the diagonal), in float32; y = T V.
+//
+// Hands the maps to `pass` as operators of `mixer` when they are wanted, in groups of heads whose
+// maps stay within kMaxMapBytes (one head at least), and looks at the cancellation before each.
+// Returns [L, H d], heads in order; an undefined tensor when the pass ends after this mixer.
+// Errors: those of the sink; kCancelled, kDeadlineExceeded.
+// Cost: 4 H L^2 d operations; memory: one group's maps and an [L, L] mask.
+absl::StatusOr<at::Tensor> CausalAttention(const AttentionInputs& inputs, int64_t mixer,
+                                           ForwardPass& pass);
+
+}  // namespace ess::models

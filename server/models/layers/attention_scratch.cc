@@ -1,0 +1,26 @@
+#include "server/models/layers/attention_scratch.h"
+
+#include <ATen/ATen.h>
+
+#include <limits>
+
+namespace ess::models {
+
+const at::Tensor& AttentionScratch::CausalMask(int64_t length, const at::Tensor& like) {
+  if (!mask_.defined() || mask_.size(0) != length) {
+    mask_ = at::full({length, length}, -std::numeric_limits<double>::infinity(), like.options())
+                .triu_(1);
+  }
+  return mask_;
+}
+
+at::Tensor AttentionScratch::Maps(int64_t heads, int64_t length, const at::Tensor& like) {
+  const int64_t count = heads * length * length;
+  if (!maps_.defined() || maps_.size(0) < count) {
+    maps_.reset();  // Frees before it allocates.
+    maps_ = at::empty({count}, like.options());
+  }
+  return maps_.narrow(0, 0, count).view({heads, length, length});
+}
+
+}  // namespace ess::models

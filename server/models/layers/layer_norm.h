@@ -1,0 +1,27 @@
+// y = w * (x - mean) / sqrt(variance + epsilon) + b over the last axis, biased variance.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "server/models/tensor_source.h"
+
+namespace ess::models {
+
+struct LayerNorm {
+  at::Tensor weight;  // [D]
+  at::Tensor bias;    // [D]
+  double epsilon = 0;
+
+  // x [L, D] => [L, D].
+  at::Tensor operator()(const at::Tensor& x) const;
+};
+
+// Takes "NAME.weight" and "NAME.bias". Errors: those of TensorSource::Take.
+absl::StatusOr<LayerNorm> TakeLayerNorm(TensorSource& source, const std::string& name,
+                                        int64_t width, double epsilon);
+
+}  // namespace ess::models

@@ -1,0 +1,37 @@
+// y = x W^T + b.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "server/models/tensor_source.h"
+
+namespace ess::models {
+
+// Immutable after loading.
+struct Linear {
+  at::Tensor weight;  // [outputs, inputs]
+  at::Tensor bias;    // [outputs], or undefined
+
+  // x [L, inputs] => [L, outputs].
+  at::Tensor operator()(const at::Tensor& x) const;
+
+  // residual [L, outputs] += x W^T + b, without a temporary for the product.
+  void AddToInPlace(at::Tensor& residual, const at::Tensor& x) const;
+};
+
+// How a checkpoint stores the weight.
+enum class LinearLayout {
+  kOutputsByInputs,  // torch.nn.Linear
+  kInputsByOutputs,  // Conv1D of GPT-2
+};
+
+// Takes "NAME.weight" and, with `bias`, "NAME.bias". Errors: those of TensorSource::Take.
+absl::StatusOr<Linear> TakeLinear(TensorSource& source, const std::string& name, int64_t outputs,
+                                  int64_t inputs, bool bias,
+                                  LinearLayout layout = LinearLayout::kOutputsByInputs);
+
+}  // namespace ess::models

@@ -1,0 +1,24 @@
+// Rotary position embedding: cos and sin of a prompt, and their application to queries and keys.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "server/models/layers/rotary_scaling.h"
+
+namespace ess::models {
+
+// Angles of every position of a prompt.
+struct RotaryTable {
+  at::Tensor cos;  // [L, 1, head_dim / 2]
+  at::Tensor sin;  // [L, 1, head_dim / 2]
+};
+
+// The angles are computed in float32, then rounded to the dtype of `like`, on its device.
+RotaryTable MakeRotaryTable(const RotaryScaling& scaling, int64_t length, const at::Tensor& like);
+
+// Rotates pairs (m, m + head_dim / 2): x [L, H, head_dim] => contiguous [H, L, head_dim].
+at::Tensor RotateHeads(const at::Tensor& x, const RotaryTable& table);
+
+}  // namespace ess::models

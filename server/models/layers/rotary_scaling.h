@@ -1,0 +1,47 @@
+// Rotary position embedding: the kinds of frequency scaling and how config.json asks for them.
+// Source: Su et al. 2021 (arXiv:2104.09864); the kinds follow transformers' modeling_rope_utils.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/models/config_reader.h"
+
+namespace ess::models {
+
+struct RotaryScaling {
+  enum class Kind { kDefault, kLinear, kDynamic, kYarn, kLongRope, kLlama3, kProportional };
+
+  Kind kind = Kind::kDefault;
+  int64_t head_dim = 0;       // Even.
+  int64_t max_positions = 0;  // max_position_embeddings
+  double theta = 10000;
+  double factor = 1;
+  int64_t original_max_positions = 0;                          // kYarn, kLongRope, kLlama3
+  double attention_factor = 1;                                 // Multiplies cos and sin.
+  double beta_fast = 32, beta_slow = 1;                        // kYarn
+  bool truncate = true;                                        // kYarn
+  std::vector<double> short_factor, long_factor;               // kLongRope: [head_dim / 2]
+  double low_frequency_factor = 1, high_frequency_factor = 4;  // kLlama3
+  double rotated_fraction = 1;                                 // kProportional
+
+  // The longest prompt that these frequencies are meant for.
+  int64_t PositionLimit() const;
+};
+
+// Reads `rope_theta` with `rope_scaling` {rope_type or type, ...}; or `rope_parameters`, flat or by
+// layer type, of which `full_attention` is taken. rope_scaling wins, as in transformers.
+// Errors: those of ConfigReader; kDataLoss  an odd head_dim, factor lists of another length,
+//         frequency bounds the wrong way round.
+absl::StatusOr<RotaryScaling> ReadRotaryScaling(const ConfigReader& config, int64_t head_dim,
+                                                int64_t max_positions);
+
+// Angle per position of each pair of dimensions: float32 [head_dim / 2] on the CPU. kDynamic and
+// kLongRope depend on the length of the prompt.
+at::Tensor InverseFrequencies(const RotaryScaling& scaling, int64_t length);
+
+}  // namespace ess::models

@@ -1,0 +1,105 @@
+#include "server/models/model_loader.h"
+
+#include <ATen/core/Tensor.h>
+
+#include <system_error>
+#include <utility>
+
+#include "fmt/format.h"
+#include "fmt/ranges.h"
+#include "server/base/json_file.h"
+#include "server/base/status_macros.h"
+#include "server/base/torch_status.h"
+#include "server/checkpoint/weight_map.h"
+#include "server/models/architectures.h"
+#include "server/models/sequence_model.h"
+#include "server/tokenization/tokenizer.h"
+
+namespace ess::models {
+namespace {
+
+constexpr char kConfigFile[] = "config.json";
+
+// The tensors of a checkpoint folder.
+class CheckpointTensors final : public TensorSource {
+ public:
+  explicit CheckpointTensors(checkpoint::WeightMap& weights) : weights_(weights) {}
+
+  bool Has(std::string_view name) const override { return weights_.Has(name); }
+  absl::StatusOr<at::Tensor> Take(std::string_view name, at::IntArrayRef shape) override {
+    return weights_.Take(name, shape);
+  }
+  TensorTotals Totals() const override {
+    return {
+        .bytes = weights_.bytes(), .parameters = weights_.parameters(), .dtype = weights_.dtype()};
+  }
+
+ private:
+  checkpoint::WeightMap& weights_;
+};
+
+absl::StatusOr<nlohmann::json> ReadConfig(const std::filesystem::path& folder) {
+  ESS_ASSIGN_OR_RETURN(nlohmann::json config, ReadJsonFile(folder / kConfigFile, kConfigFile));
+  if (!config.is_object()) return ConfigContradiction("the file is not an object");
+  return config;
+}
+
+absl::StatusOr<const Architecture*> ChooseArchitecture(const ConfigReader& config) {
+  ESS_ASSIGN_OR_RETURN(const std::string model_type,
+                       config.Choice("model_type", std::nullopt, SupportedModelTypes()));
+  return FindArchitecture(model_type);
+}
+
+absl::StatusOr<std::unique_ptr<SequenceModel>> LoadModel(const std::filesystem::path& folder,
+                                                         const LoadOptions& options) {
+  ESS_ASSIGN_OR_RETURN(const nlohmann::json json, ReadConfig(folder));
+  const ConfigReader config(json);
+  ESS_ASSIGN_OR_RETURN(const Architecture* const architecture, ChooseArchitecture(config));
+  if (config.Has("quantization_config")) {
+    return config.Unsupported("quantization_config", "none");
+  }
+  ESS_ASSIGN_OR_RETURN(checkpoint::WeightMap weights,
+                       checkpoint::WeightMap::Open(folder, options.device, options.as_stored));
+  weights.StripPrefix(architecture->base_prefixes);
+  for (const std::string& suffix : architecture->ignored_suffixes) weights.IgnoreSuffix(suffix);
+  CheckpointTensors tensors(weights);
+  ESS_ASSIGN_OR_RETURN(auto model, architecture->create(config, tensors, options.device));
+  ESS_RETURN_IF_ERROR(weights.CheckAllTaken());
+  return model;
+}
+
+}  // namespace
+
+LoadedModel::LoadedModel() = default;
+LoadedModel::~LoadedModel() = default;
+LoadedModel::LoadedModel(LoadedModel&&) = default;
+LoadedModel& LoadedModel::operator=(LoadedModel&&) = default;
+
+absl::StatusOr<LoadedModel> LoadModelFolder(const std::filesystem::path& folder,
+                                            const LoadOptions& options) {
+  LoadedModel loaded;
+  ESS_RETURN_IF_ERROR(CatchTorch("loading the model", [&]() -> absl::Status {
+    ESS_ASSIGN_OR_RETURN(loaded.model, LoadModel(folder, options));
+    return absl::OkStatus();
+  }));
+  std::error_code ignored;
+  if (std::filesystem::exists(folder / "tokenizer.json", ignored)) {
+    ESS_ASSIGN_OR_RETURN(loaded.tokenizer, tokenization::Tokenizer::Load(folder));
+  }
+  return loaded;
+}
+
+absl::StatusOr<std::string> ReadModelType(const std::filesystem::path& folder) {
+  ESS_ASSIGN_OR_RETURN(const nlohmann::json json, ReadConfig(folder));
+  return ConfigReader(json).String("model_type", std::nullopt);
+}
+
+std::vector<std::string> SupportedModelTypes() {
+  std::vector<std::string> model_types;
+  for (const Architecture& architecture : Architectures()) {
+    model_types.push_back(architecture.model_type);
+  }
+  return model_types;
+}
+
+}  // namespace ess::models

@@ -1,0 +1,60 @@
+"""What each folder of server/ may use. The table is the architecture; test_layers.py checks it.
+
+`base` splits in two CMake targets: `base` has no LibTorch, `base_torch` (device, torch_status) has.
+"""
+
+# Folder -> folders it may include. Downwards only; no cycles.
+MAY_INCLUDE = {
+    "base": set(),
+    "telemetry": {"base"},
+    "admission": {"base"},
+    "linalg": {"base"},
+    "tokenization": {"base"},
+    "checkpoint": {"base"},
+    "operators": {"linalg", "base"},
+    "ess": {"operators", "linalg", "base"},
+    "models": {"operators", "checkpoint", "tokenization", "base"},
+    "residency": {"models", "operators", "checkpoint", "tokenization", "telemetry", "base"},
+    "pipeline": {
+        "residency",
+        "models",
+        "operators",
+        "ess",
+        "tokenization",
+        "telemetry",
+        "base",
+    },
+    "rpc": {
+        "pipeline",
+        "residency",
+        "admission",
+        "models",
+        "operators",
+        "ess",
+        "telemetry",
+        "base",
+    },
+    "app": {
+        "rpc",
+        "pipeline",
+        "residency",
+        "admission",
+        "models",
+        "ess",
+        "telemetry",
+        "base",
+    },
+}
+
+# Folders that must not see LibTorch, not even through a header.
+TORCH_FREE = {"telemetry", "admission", "tokenization"}
+
+# Headers of a third party -> the only folders that may include them.
+RESERVED_HEADERS = {
+    "prometheus/": {"telemetry"},
+    "grpc": {"rpc", "app"},
+    "ess/v1/": {"rpc", "app"},
+    "google/protobuf/": {"rpc", "app"},
+    "hwy/": {"linalg"},
+    "openssl/": {"checkpoint"},
+}

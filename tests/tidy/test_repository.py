@@ -1,0 +1,68 @@
+"""Rules that hold for every file of the repository."""
+
+import re
+
+from .repository import ROOT, relative, tracked_files
+
+MAX_LINES = 400
+MAX_BYTES = 1 << 20
+SOURCES = ("*.h", "*.cc", "*.py", "*.rs")
+
+
+def test_no_source_is_longer_than_its_limit():
+    long = [
+        f"{relative(path)}: {count} lines"
+        for path in tracked_files(*SOURCES)
+        if (count := len(path.read_text().splitlines())) > MAX_LINES
+    ]
+    assert not long
+
+
+def test_no_file_is_large():
+    large = [relative(path) for path in tracked_files() if path.stat().st_size > MAX_BYTES]
+    assert not large
+
+
+def test_nothing_is_disabled_or_left_for_later():
+    words = re.compile("DISABLED" + "_|TO" + "DO|FIX" + "ME")
+    found = [relative(path) for path in tracked_files(*SOURCES) if words.search(path.read_text())]
+    assert not found
+
+
+def test_every_cpp_test_is_built():
+    """A test that no CMakeLists.txt names would disappear unseen."""
+    forgotten = [
+        relative(path)
+        for path in tracked_files("tests/*_test.cc")
+        if path.name not in (path.parent / "CMakeLists.txt").read_text()
+    ]
+    assert not forgotten
+
+
+def test_every_source_of_the_server_is_built():
+    forgotten = [
+        relative(path)
+        for path in tracked_files("server/*.cc", "server/*.h")
+        if path.name not in (path.parent / "CMakeLists.txt").read_text()
+    ]
+    assert not forgotten
+
+
+def test_every_header_begins_with_its_purpose_and_has_a_guard():
+    bare = [
+        relative(path)
+        for path in tracked_files("server/*.h", "tests/*.h")
+        if not path.read_text().startswith("//")
+        or ("#pragma once" not in path.read_text() and "HWY_TARGET_TOGGLE" not in path.read_text())
+    ]
+    assert not bare
+
+
+def test_documents_name_sources_that_exist():
+    """Backquoted paths in docs/ and README.md."""
+    missing = []
+    for path in tracked_files("docs/*.md", "README.md"):
+        for name in re.findall(r"`((?:server|client|proto|tests|tools|cmake|docs)/[\w./-]+)`", path.read_text()):
+            if not (ROOT / name).exists():
+                missing.append(f"{relative(path)}: {name}")
+    assert not missing
