@@ -83,7 +83,7 @@ def _parse_threshold(text: str, kind: str, value: str) -> float:
     try:
         threshold = float(value)
     except ValueError:
-        raise InvalidArgument(f"measure '{text}': {kind} needs a number, as in {kind}:1e-3") from None
+        raise InvalidArgument(f"measure '{text}': {kind} needs a number ({kind}:1e-3)") from None
     if not (math.isfinite(threshold) and threshold > 0):
         raise InvalidArgument(f"measure '{text}': {kind} must be finite and above 0")
     if kind != "tolerance" and threshold >= 1:
