@@ -1,7 +1,8 @@
 #include "server/linalg/inertia_tree.h"
 
 #include <algorithm>
-#include <cmath>
+#include <limits>
+#include <utility>
 
 #include "fmt/format.h"
 #include "server/base/log.h"
@@ -15,7 +16,11 @@ namespace {
 // makes a pivot block singular, signs are noise and only another tau helps: 1e-11, 8e-11, ...
 constexpr double kFirstNudge = 1e-11;
 constexpr double kNudgeFactor = 8;
-constexpr int kMaxReruns = 6;
+constexpr int kMaxRuns = 6;
+
+// When another tau does not help, a leading minor of a pivot block is nearly singular by accident.
+// Empty positions before the first one shift all the cuts of the tree, and so make other blocks.
+constexpr int64_t kOffsets[] = {0, 3, 13, 22};
 
 // Growth far above what the operator's own scale explains. In units of tau, normal growth is up to
 // (sigma_1 / tau)^2, the size of H^T H / tau; measured on random and degenerate operators.
@@ -29,12 +34,19 @@ double GrowthLimit(double tau, double spectral_norm) {
 absl::Status InertiaTree::Load(std::span<const double> matrix, int64_t length,
                                const CancellationToken& cancellation) {
   ESS_CHECK(length >= 1 && static_cast<int64_t>(matrix.size()) == length * length);
+  source_ = matrix;
   length_ = length;
-  const int64_t width = (length + kBlock - 1) / kBlock * kBlock;
+  return Place(0, cancellation);
+}
+
+absl::Status InertiaTree::Place(int64_t offset, const CancellationToken& cancellation) {
+  offset_ = offset;
+  const int64_t width = (offset + length_ + kBlock - 1) / kBlock * kBlock;
   const int64_t stride = StrideFor(width);
   matrix_.assign(width * stride, 0.0);
-  for (int64_t row = 0; row < length; ++row) {
-    std::copy_n(matrix.data() + row * length, row, matrix_.data() + row * stride);
+  for (int64_t row = 0; row < length_; ++row) {
+    std::copy_n(source_.data() + row * length_, row,
+                matrix_.data() + (offset + row) * stride + offset);
   }
   arena_.Reserve(TreeScratch(width));
   problem_.root = TreeNode{.width = width, .b = {matrix_.data(), stride}};
@@ -50,29 +62,38 @@ absl::Status InertiaTree::Load(std::span<const double> matrix, int64_t length,
                           cancellation);
 }
 
+absl::StatusOr<std::optional<std::vector<int32_t>>> InertiaTree::CountWithNudges(
+    double tau, double spectral_norm, const CancellationToken& cancellation) {
+  std::vector<int32_t> counts(problem_.root.width);
+  double previous_growth = std::numeric_limits<double>::infinity();
+  double nudge = kFirstNudge;
+  for (int run = 0; run < kMaxRuns; ++run, nudge *= kNudgeFactor) {
+    problem_.tau = tau * (1 + nudge);
+    ESS_ASSIGN_OR_RETURN(const TreeResult result, RunTree(problem_, counts, arena_, cancellation));
+    if (!result.singular_pivot && result.growth <= GrowthLimit(tau, spectral_norm)) {
+      return std::vector<int32_t>(counts.begin() + offset_, counts.begin() + offset_ + length_);
+    }
+    // Where tau is to blame, growth falls in step with the nudge.
+    if (result.growth > previous_growth / 2) break;
+    previous_growth = result.growth;
+  }
+  return std::nullopt;
+}
+
 absl::StatusOr<std::vector<int32_t>> InertiaTree::CountAbove(
     double tau, double spectral_norm, const CancellationToken& cancellation) {
   ESS_CHECK(length_ > 0 && tau > 0);
-  std::vector<int32_t> counts(problem_.root.width, 0);
   // |entries| <= 1, so no singular value is above L; a huge tau would only overflow.
-  if (tau < static_cast<double>(length_)) {
-    double nudge = kFirstNudge;
-    bool stable = false;
-    for (int run = 0; run <= kMaxReruns && !stable; ++run, nudge *= kNudgeFactor) {
-      problem_.tau = tau * (1 + nudge);
-      ESS_ASSIGN_OR_RETURN(const TreeResult result,
-                           RunTree(problem_, counts, arena_, cancellation));
-      stable = !result.singular_pivot && result.growth <= GrowthLimit(tau, spectral_norm);
-    }
-    if (!stable) {
-      return absl::AbortedError(
-          fmt::format("inertia tree: no stable pivots at tolerance {} of spectral norm {} after {} "
-                      "runs",
-                      tau, spectral_norm, kMaxReruns + 1));
-    }
+  if (tau >= static_cast<double>(length_)) return std::vector<int32_t>(length_, 0);
+  for (const int64_t offset : kOffsets) {
+    // From the first offset again each time: counts must not depend on earlier calls.
+    if (offset != offset_) ESS_RETURN_IF_ERROR(Place(offset, cancellation));
+    ESS_ASSIGN_OR_RETURN(std::optional<std::vector<int32_t>> counts,
+                         CountWithNudges(tau, spectral_norm, cancellation));
+    if (counts.has_value()) return *std::move(counts);
   }
-  counts.resize(length_);
-  return counts;
+  return absl::AbortedError(fmt::format(
+      "inertia tree: no stable pivots at tolerance {} of spectral norm {}", tau, spectral_norm));
 }
 
 }  // namespace ess::linalg

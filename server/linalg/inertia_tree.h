@@ -13,6 +13,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -26,9 +27,10 @@ namespace ess::linalg {
 // Thread-compatible.
 class InertiaTree {
  public:
-  // Takes over the strictly lower triangle of T, row-major [length, length], and prepares what all
+  // Takes the strictly lower triangle of T, row-major [length, length], and prepares what all
   // tolerances share. Cost: 0.25 L^3 operations; memory: at most 3 L^2 doubles.
   // REQUIRES: finite entries of magnitude at most 1; for accuracy, the largest in [0.5, 1).
+  // `matrix` stays as it is until the last call of CountAbove.
   // Errors: kCancelled, kDeadlineExceeded.
   absl::Status Load(std::span<const double> matrix, int64_t length,
                     const CancellationToken& cancellation);
@@ -39,19 +41,29 @@ class InertiaTree {
   //
   // `spectral_norm`: max_i sigma_1(H_i) or a lower bound within a factor of ten or so; it says
   // which growth is normal. REQUIRES: tau > 0; a successful Load.
-  // Errors: kAborted     rounding errors may have grown too large, though tau was moved up by up to
-  //                      4e-7 relative; use another method.
+  // Errors: kAborted     rounding errors may have grown too large in every run, though tau was
+  // moved
+  //                      up by up to 4e-7 relative and the tree was cut differently; use another
+  //                      method.
   //         kCancelled, kDeadlineExceeded  within milliseconds of the token's change.
-  // Cost:   0.29 L^3 operations.
+  // Cost:   0.29 L^3 operations; rarely a few times that.
   absl::StatusOr<std::vector<int32_t>> CountAbove(double tau, double spectral_norm,
                                                   const CancellationToken& cancellation);
 
   int64_t length() const { return length_; }
 
  private:
+  // Copies the matrix to `offset` positions after the start of the tree.
+  absl::Status Place(int64_t offset, const CancellationToken& cancellation);
+  // Runs with tau moved up step by step until the pivots are stable; nothing when none is.
+  absl::StatusOr<std::optional<std::vector<int32_t>>> CountWithNudges(
+      double tau, double spectral_norm, const CancellationToken& cancellation);
+
+  std::span<const double> source_;
   int64_t length_ = 0;
+  int64_t offset_ = 0;
   TreeProblem problem_;
-  std::vector<double> matrix_;  // Padded with zeros to a multiple of 8, zero above the diagonal.
+  std::vector<double> matrix_;  // Zeros before the offset, after the end and above the diagonal.
   std::vector<double> column_gram_;
   std::vector<double> row_gram_;
   Arena arena_;

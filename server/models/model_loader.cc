@@ -5,8 +5,6 @@
 #include <system_error>
 #include <utility>
 
-#include "fmt/format.h"
-#include "fmt/ranges.h"
 #include "server/base/json_file.h"
 #include "server/base/status_macros.h"
 #include "server/base/torch_status.h"
@@ -19,6 +17,7 @@ namespace ess::models {
 namespace {
 
 constexpr char kConfigFile[] = "config.json";
+constexpr size_t kMaxConfigBytes = size_t{1} << 20;
 
 // The tensors of a checkpoint folder.
 class CheckpointTensors final : public TensorSource {
@@ -39,7 +38,8 @@ class CheckpointTensors final : public TensorSource {
 };
 
 absl::StatusOr<nlohmann::json> ReadConfig(const std::filesystem::path& folder) {
-  ESS_ASSIGN_OR_RETURN(nlohmann::json config, ReadJsonFile(folder / kConfigFile, kConfigFile));
+  ESS_ASSIGN_OR_RETURN(nlohmann::json config,
+                       ReadJsonFile(folder / kConfigFile, kConfigFile, kMaxConfigBytes));
   if (!config.is_object()) return ConfigContradiction("the file is not an object");
   return config;
 }

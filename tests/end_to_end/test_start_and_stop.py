@@ -1,0 +1,172 @@
+"""How the server starts, refuses to start, and stops."""
+
+import signal
+import socket
+import threading
+
+import grpc
+import pytest
+
+from ess_client import Client
+
+from .server_process import ServerProcess, run_server
+
+
+def test_the_ready_line_names_the_ports_that_were_bound(server):
+    for address in (server.address, server.metrics_address):
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port)), timeout=10):
+            pass
+
+
+@pytest.mark.parametrize("flag", ["--listen", "--metrics_listen"])
+def test_a_port_in_use_is_one_clear_line_and_a_failure(server, flag):
+    taken = server.address if flag == "--listen" else server.metrics_address
+    others = {"--listen": "127.0.0.1:0", "--metrics_listen": "127.0.0.1:0", flag: taken}
+
+    second = run_server(*(f"{name}={value}" for name, value in others.items()))
+
+    assert second.returncode == 1
+    assert second.stdout == ""
+    last = second.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"ess_server: {flag[2:]}: cannot listen on {taken}: the port is in use")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot read"),
+        ("listn: 'x'", "line 1, column"),
+        ("threads: 'two'", "line 1, column"),
+        ("threads: -1", "threads: -1 is negative"),
+        ("max_prompts: -5", "max_prompts: -5 is negative"),
+        ("metrics_measure: 'tolerance:0'", "metrics_measure: "),
+        ("device: 'abacus'", "device: 'abacus' is not a device"),
+        ("device: 'cuda:99'", "device: 'cuda:99' is not on this machine"),
+        ("model_root: '/nowhere/at/all'", "model_root: '/nowhere/at/all' is not a folder"),
+        ("models { path: 'x' }", "models: a model has no name"),
+    ],
+)
+def test_a_bad_configuration_is_one_clear_line_and_a_failure(tmp_path, text, message):
+    path = tmp_path / "server.textproto"
+    if text is not None:
+        path.write_text(text)
+
+    result = run_server(f"--config={path}", "--listen=127.0.0.1:0", "--metrics_listen=127.0.0.1:0")
+
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_flags_override_the_configuration_file(tmp_path, model_root):
+    path = tmp_path / "server.textproto"
+    path.write_text(f"model_root: '/nowhere' threads: 1 max_prompts: 3 # {model_root}\n")
+    with (
+        ServerProcess(f"--config={path}", f"--model_root={model_root}") as server,
+        Client(server.address) as client,
+    ):
+        info = client.server_info()
+        assert info.threads == 1
+        assert info.max_prompts == 3
+        assert "tiny-llama" in [model.name for model in client.models()]
+
+
+def test_a_configured_model_is_served_under_its_name(tmp_path, model_root):
+    path = tmp_path / "server.textproto"
+    path.write_text(f"models {{ name: 'renamed' path: '{model_root / 'tiny-gpt2'}' }}")
+    with ServerProcess(f"--config={path}") as server, Client(server.address) as client:
+        assert [model.name for model in client.models()] == ["renamed"]
+        assert client.profile("renamed", token_ids=[[1, 2, 3]]).ess.sizes["position"] == 3
+
+
+def test_a_preload_is_resident_at_the_ready_line(model_root):
+    with ServerProcess(f"--model_root={model_root}", "--preload=tiny-gpt2") as server:
+        with Client(server.address) as client:
+            states = {model.name: model.state for model in client.models()}
+    assert states["tiny-gpt2"].lower() == "ready"
+    assert states["tiny-llama"].lower() == "cold"
+
+
+def test_a_failed_preload_is_logged_and_the_server_still_starts(model_root):
+    with ServerProcess(f"--model_root={model_root}", "--preload=missing,tiny-gpt2") as server:
+        assert "preload of 'missing' failed" in server.log()
+        with Client(server.address) as client:
+            client.profile("tiny-gpt2", token_ids=[[1, 2]])
+
+
+def test_version_and_help_end_at_once():
+    assert "ess_server 0." in run_server("--version").stdout
+    assert "--model_root" in run_server("--help").stdout
+
+
+def test_an_unknown_flag_or_argument_is_refused():
+    for argument in ("--colour=red", "stray"):
+        result = run_server(argument)
+        assert result.returncode == 1
+        assert argument.strip("-").split("=")[0] in result.stderr
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_an_idle_server_with_success(model_root, stop):
+    with ServerProcess(f"--model_root={model_root}") as server:
+        server.process.send_signal(stop)
+        assert server.process.wait(30) == 0
+
+
+def test_sigterm_lets_a_running_profile_finish(model_root):
+    with ServerProcess(f"--model_root={model_root}") as server, Client(server.address) as client:
+        started = threading.Event()
+        results = []
+
+        def run():
+            results.append(
+                client.profile(
+                    "tiny-llama",
+                    token_ids=[list(range(200))] * 20,
+                    progress=lambda _: started.set(),
+                )
+            )
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        assert started.wait(60)
+        server.process.send_signal(signal.SIGTERM)
+        thread.join(60)
+
+        assert server.process.wait(30) == 0
+        assert results[0].ess.sizes["prompt"] == 20
+
+
+def test_a_draining_server_is_not_serving_and_refuses_new_work(model_root):
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    from ess_client import Unavailable
+
+    with ServerProcess(f"--model_root={model_root}") as server, Client(server.address) as client:
+        watch_channel = grpc.insecure_channel(server.address)
+        health = health_pb2_grpc.HealthStub(watch_channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(health).status == health_pb2.HealthCheckResponse.SERVING
+        started, refused = threading.Event(), threading.Event()
+
+        def hold():
+            # Reads nothing after the first piece, so that the profile cannot finish.
+            client.profile(
+                "tiny-llama",
+                token_ids=[list(range(256))] * 100,
+                progress=lambda _: (started.set(), refused.wait(60)),
+            )
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        assert started.wait(60)
+        server.process.send_signal(signal.SIGTERM)
+
+        assert next(health).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        with Client(server.address) as other, pytest.raises(Unavailable, match="shutting down"):
+            other.profile("tiny-llama", token_ids=[[1, 2]])
+        refused.set()
+        thread.join(60)
+        assert server.process.wait(60) == 0
+        watch_channel.close()
