@@ -1,12 +1,14 @@
 //! C interface to the Hugging Face `tokenizers` crate, for server/tokenization/tokenizer.cc.
 //!
-//! Every function catches panics. Buffers that come out are owned by the caller, who gives them
-//! back with the matching `_free` function.
+//! Every function catches panics, and nothing is printed: what a panic says may quote the prompt.
+//! Buffers that come out are owned by the caller, who gives them back with the matching
+//! `_free` function.
 
-use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::panic::{catch_unwind, set_hook, AssertUnwindSafe};
 use std::slice;
 use std::str;
-use tokenizers::Tokenizer;
+use std::sync::Once;
+use tokenizers::{ModelWrapper, Tokenizer};
 
 /// UTF-8 text or an error message; `data` is null when there is none.
 #[repr(C)]
@@ -43,6 +45,17 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("the tokenizer panicked".to_string()))
 }
 
+/// Merges are always all applied: the file's dropout is for training.
+fn without_dropout(tokenizer: &mut Tokenizer) {
+    if let ModelWrapper::BPE(model) = tokenizer.get_model() {
+        if model.dropout.is_some() {
+            let mut model = model.clone();
+            model.dropout = None;
+            tokenizer.with_model(model);
+        }
+    }
+}
+
 /// Reads the text of a tokenizer.json. Null and `error` on failure.
 ///
 /// # Safety
@@ -53,11 +66,15 @@ pub unsafe extern "C" fn ess_tokenizer_load(
     size: usize,
     error: *mut EssText,
 ) -> *mut Tokenizer {
+    static SILENCE_PANICS: Once = Once::new();
+    SILENCE_PANICS.call_once(|| set_hook(Box::new(|_| {})));
+
     *error = EssText::none();
     let loaded = guarded(|| {
         let mut tokenizer: Tokenizer = text_of(json, size)?.parse().map_err(|e| format!("{e}"))?;
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|e| format!("{e}"))?;
+        without_dropout(&mut tokenizer);
         Ok(tokenizer)
     });
     match loaded {
@@ -92,7 +109,8 @@ pub unsafe extern "C" fn ess_tokenizer_encode(
     let encoded = guarded(|| {
         let encoding = (*tokenizer)
             .encode_fast(text_of(text, size)?, add_special_tokens)
-            .map_err(|e| format!("{e}"))?;
+            // The library's own message may quote the text.
+            .map_err(|_| "the tokenizer cannot encode this text".to_string())?;
         Ok(encoding.get_ids().to_vec())
     });
     match encoded {
@@ -132,6 +150,10 @@ pub unsafe extern "C" fn ess_tokenizer_token_text(tokenizer: *const Tokenizer, i
         let Some(token) = (*tokenizer).id_to_token(id) else {
             return Ok(String::new());
         };
+        let added = (*tokenizer).get_added_vocabulary().get_added_tokens_decoder();
+        if added.get(&id).is_some_and(|added| added.special) {
+            return Ok(token);
+        }
         // SentencePiece's space mark; decoding a token alone would drop a leading one.
         if token.contains('\u{2581}') {
             return Ok(token.replace('\u{2581}', " "));
