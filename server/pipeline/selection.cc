@@ -30,7 +30,11 @@ absl::Status ValidateSelection(const IndexSelection& selection, const std::strin
 std::vector<int64_t> SelectedIndices(const IndexSelection& selection, int64_t count) {
   std::vector<char> wanted(static_cast<size_t>(count), selection.ranges.empty());
   for (const IndexRange& range : selection.ranges) {
-    for (int64_t i = range.first; i <= range.last && i < count; i += range.stride) wanted[i] = 1;
+    const int64_t end = std::min(range.last, count - 1);
+    for (int64_t i = range.first; i <= end; i += range.stride) {
+      wanted[i] = 1;
+      if (range.stride > end - i) break;  // The sum could overflow.
+    }
   }
   std::vector<int64_t> indices;
   for (int64_t i = 0; i < count; ++i) {

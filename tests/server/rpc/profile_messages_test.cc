@@ -16,12 +16,12 @@ constexpr size_t kMaxMessageBytes = 1 << 20;
 
 // Keeps what was written and checks its size.
 struct Collected {
-  absl::Status operator()(v1::ProfileResponse message) {
+  absl::Status operator()(v1::ProfileResponse message) const {
     EXPECT_LE(message.ByteSizeLong(), kMaxMessageBytes);
     messages.push_back(std::move(message));
     return absl::OkStatus();
   }
-  std::vector<v1::ProfileResponse> messages;
+  mutable std::vector<v1::ProfileResponse> messages;
 };
 
 struct Case {
