@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""The service around the engine, on the demo model: when the first layer's answer arrives, and how
+much memory a profile of 1024 tokens takes beside the weights.
+
+Prints one table; the figures are ratios and differences within one run. Needs build/bin/ess_server
+and the demo model (tools/make_demo_model).
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from ess_client import Client  # noqa: E402
+from tests.end_to_end.server_process import ServerProcess  # noqa: E402
+
+MODEL = "smollm2-135m"
+LIMIT_FIRST = 0.10
+LIMIT_BYTES = 1 << 30
+
+
+def peak_resident_bytes(pid: int) -> int:
+    """The kernel's own high-water mark, VmHWM."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+def first_layer_share(client: Client, length: int) -> tuple[float, float]:
+    """(share of the time until the first layer's answer, seconds of the whole profile)."""
+    ids = np.random.default_rng(length).integers(10, 40000, length).tolist()
+    arrivals: list[float] = []
+    start = time.perf_counter()
+    client.profile(MODEL, token_ids=[ids], progress=lambda _: arrivals.append(time.perf_counter()))
+    end = time.perf_counter()
+    return (arrivals[0] - start) / (end - start), end - start
+
+
+def main() -> None:
+    folder = subprocess.run(
+        [sys.executable, ROOT / "tools" / "make_demo_model"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    with (
+        ServerProcess(f"--model_root={Path(folder).parent}", f"--preload={MODEL}") as server,
+        Client(server.address, timeout=1200) as client,
+    ):
+        client.profile(MODEL, token_ids=[[1] * 64])  # Threads and allocators are warm.
+        rows = []
+        for length in (256, 512, 1024):
+            share, seconds = first_layer_share(client, length)
+            rows.append((length, share, seconds))
+        weights = client.model(MODEL).weight_bytes
+        beside = peak_resident_bytes(server.process.pid) - weights
+
+    print("tokens  seconds  first layer's answer (share of the time; limit 10 %)")
+    for length, share, seconds in rows:
+        verdict = "ok" if share < LIMIT_FIRST else "OVER THE LIMIT"
+        print(f"{length:6d}  {seconds:7.2f}  {share:6.1%}  {verdict}")
+    verdict = "ok" if beside < LIMIT_BYTES else "OVER THE LIMIT"
+    print(
+        f"peak resident memory up to 1024 tokens: weights {weights / 2**20:.0f} MiB "
+        f"+ {beside / 2**20:.0f} MiB (limit + 1024 MiB)  {verdict}"
+    )
+
+
+if __name__ == "__main__":
+    main()
