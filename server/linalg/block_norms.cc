@@ -12,6 +12,8 @@ namespace {
 
 // The maximum is proved to this relative accuracy.
 constexpr double kAccuracy = 1e-10;
+// ... or to this one, where shared blocks have the very norm that is asked for.
+constexpr double kWeakestProof = 1e-7;
 // Rounds of Lanczos before the bisection takes over, which needs no luck but some forty trees.
 constexpr int kMaxRounds = 16;
 
@@ -112,6 +114,9 @@ absl::StatusOr<double> MaxBlockSpectralNorm(std::span<const double> matrix, int6
     best = std::max(best, lower[candidate]);
     ESS_ASSIGN_OR_RETURN(const BlockCounts result,
                          tree.CountAbove(best * (1 + kAccuracy / 2), best, cancellation));
+    if (result.uncertainty > kWeakestProof) {
+      return absl::AbortedError("the inertia tree cannot tell which block has the largest norm");
+    }
     candidate = -1;
     for (int64_t i = 1; i < length; ++i) {
       if (result.counts[i] > 0 && (candidate < 0 || lower[i] > lower[candidate])) candidate = i;

@@ -16,14 +16,16 @@ namespace ess::linalg {
 // Cost: O(L^2).
 std::vector<double> BlockFrobeniusNorms(std::span<const double> matrix, int64_t length);
 
-// max_i sigma_1(H_i) to 1e-10 relative or better; 0 for L = 1 and for a zero operator.
+// max_i sigma_1(H_i); 0 for L = 1 and for a zero operator. The sigma_1 of one position, right to
+// rounding; that no other position has a larger one is proved to 1e-10 relative, or to at most 1e-7
+// where the tree had to move its tolerance (blocks of exactly the same norm, as in copies).
 //
 // Lanczos gives sigma_1 at a promising position, its singular vectors give lower bounds at all
 // others in O(L^2), and when none is larger the inertia tree, asked for singular values above the
 // best one, proves it or names the positions that are.
 //
 // `tree` has `matrix` loaded, and the same conditions on entries apply.
-// Errors: as InertiaTree::CountAbove.
+// Errors: as InertiaTree::CountAbove; kAborted when there is no such proof either.
 // Cost:   typically 1-2 trees and a few dozen products with one block.
 absl::StatusOr<double> MaxBlockSpectralNorm(std::span<const double> matrix, int64_t length,
                                             InertiaTree& tree,

@@ -17,6 +17,8 @@ namespace {
 constexpr double kFirstNudge = 1e-11;
 constexpr double kNudgeFactor = 8;
 constexpr int kMaxRuns = 6;
+// A larger one may pass a singular value that the tolerance is meant to be below.
+constexpr double kHarmlessNudge = 1e-9;
 
 // When another tau does not help, a leading minor of a pivot block is nearly singular by accident.
 // Empty positions before the first one shift all the cuts of the tree, and so make other blocks.
@@ -77,9 +79,12 @@ absl::StatusOr<BlockCounts> InertiaTree::CountWithNudges(double tau, double spec
     problem_.tau = tau * (1 + nudge);
     ESS_ASSIGN_OR_RETURN(const TreeResult result, RunTree(problem_, counts, arena_, cancellation));
     const bool stable = !result.singular_pivot && result.growth <= GrowthLimit(tau, spectral_norm);
-    const double uncertainty = stable                  ? 0
-                               : result.singular_pivot ? best.uncertainty
-                                                       : kErrorOfGrowth * result.growth / tau;
+    double uncertainty = std::numeric_limits<double>::infinity();
+    if (stable) {
+      uncertainty = nudge <= kHarmlessNudge ? 0 : 2 * nudge;
+    } else if (!result.singular_pivot) {
+      uncertainty = std::max(2 * nudge, kErrorOfGrowth * result.growth / tau);
+    }
     if (uncertainty < best.uncertainty) {
       best.counts.assign(counts.begin() + offset_, counts.begin() + offset_ + length_);
       best.uncertainty = uncertainty;

@@ -63,8 +63,8 @@ HWY_NOINLINE void UpdateLower(int64_t depth, int64_t columns,
 }
 
 // `pivots` rows of the matrix that is eliminated: [P | R1 | R2], P square and symmetric (upper
-// triangle), R1 and R2 with `columns` columns each; each part starts at a strip of its own.
-// FactorPanel turns U into D L^T ... of the LDL^T and fills V = D^-1 U.
+// triangle), R1 and R2 with `columns` columns each; each part starts at a strip of its own. With
+// P = L D L^T, FactorPanel turns the rows into U = L^-1 [P | R1 | R2] and fills V = D^-1 U.
 struct Panel {
   int64_t pivots;
   int64_t columns;
