@@ -1,0 +1,123 @@
+#include "server/models/config_reader.h"
+
+#include <string>
+
+#include "gtest/gtest.h"
+#include "tests/support/status_matchers.h"
+
+namespace ess::models {
+namespace {
+
+using absl::StatusCode;
+using ess::testing::StatusIs;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+nlohmann::json Parse(const std::string& text) { return nlohmann::json::parse(text); }
+
+TEST(ConfigReaderTest, AMissingKeyAndAnExplicitNullGiveTheDefault) {
+  const nlohmann::json json = Parse(R"({"head_dim": null})");
+  const ConfigReader config(json);
+
+  EXPECT_EQ(*config.Size("head_dim", 64), 64);
+  EXPECT_EQ(*config.Size("hidden_size", 32), 32);
+  EXPECT_FALSE(config.Has("head_dim"));
+}
+
+TEST(ConfigReaderTest, AMissingKeyWithoutADefaultIsDataLoss) {
+  const nlohmann::json json = Parse("{}");
+
+  EXPECT_THAT(ConfigReader(json).String("model_type", std::nullopt),
+              StatusIs(StatusCode::kDataLoss, HasSubstr("model_type is missing")));
+}
+
+TEST(ConfigReaderTest, AWrongTypeNamesKeyValueAndExpectedType) {
+  const nlohmann::json json = Parse(
+      R"({"hidden_size": "64", "vocab_size": 64.5, "n_layer": true, "mlp_bias": 1, "eps": "x"})");
+  const ConfigReader config(json);
+
+  for (const char* key : {"hidden_size", "vocab_size", "n_layer"}) {
+    EXPECT_THAT(config.Size(key, 1),
+                StatusIs(StatusCode::kDataLoss, AllOf(HasSubstr(key), HasSubstr("an integer"))));
+  }
+  EXPECT_THAT(config.Size("hidden_size", 1), StatusIs(StatusCode::kDataLoss, HasSubstr("\"64\"")));
+  EXPECT_THAT(config.Bool("mlp_bias", false),
+              StatusIs(StatusCode::kDataLoss, HasSubstr("true or false")));
+  EXPECT_THAT(config.Number("eps", 1, 0, 1), StatusIs(StatusCode::kDataLoss, HasSubstr("eps")));
+}
+
+TEST(ConfigReaderTest, ASizeOutOfRangeNamesTheValueAndTheLimits) {
+  for (const char* value :
+       {"0", "-3", "16777217", "18446744073709551615", "-9223372036854775808"}) {
+    const nlohmann::json json = Parse(std::string(R"({"hidden_size": )") + value + "}");
+
+    EXPECT_THAT(
+        ConfigReader(json).Size("hidden_size", 1),
+        StatusIs(StatusCode::kFailedPrecondition,
+                 AllOf(HasSubstr("hidden_size"), HasSubstr(value), HasSubstr("1 to 16777216"))));
+  }
+}
+
+TEST(ConfigReaderTest, AnUnknownChoiceNamesWhatIsSupported) {
+  const nlohmann::json json = Parse(R"({"hidden_act": "mish"})");
+
+  EXPECT_THAT(ConfigReader(json).Choice("hidden_act", "silu", {"silu", "relu"}),
+              StatusIs(StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("hidden_act"), HasSubstr("mish"), HasSubstr("silu, relu"))));
+}
+
+TEST(ConfigReaderTest, AnAliasServesAndAContradictionIsRefused) {
+  const nlohmann::json json =
+      Parse(R"({"hidden_size": 8, "n_layer": 2, "num_hidden_layers": 3, "n_head": 4,
+                "num_attention_heads": 4})");
+  const ConfigReader config(json);
+
+  EXPECT_EQ(*config.Size("n_embd", "hidden_size", 768), 8);
+  EXPECT_EQ(*config.Size("n_head", "num_attention_heads", 12), 4);
+  EXPECT_EQ(*config.Size("n_positions", "max_position_embeddings", 1024), 1024);
+  EXPECT_THAT(config.Size("n_layer", "num_hidden_layers", 12),
+              StatusIs(StatusCode::kDataLoss,
+                       AllOf(HasSubstr("n_layer is 2"), HasSubstr("num_hidden_layers is 3"))));
+}
+
+TEST(ConfigReaderTest, KeysOfANestedObjectAreNamedWithTheirPath) {
+  const nlohmann::json json = Parse(R"({"rope_scaling": {"factor": -1}})");
+  const auto scaling = ConfigReader(json).Object("rope_scaling");
+  ASSERT_THAT(scaling, ess::testing::IsOk());
+
+  EXPECT_THAT((*scaling)->Number("factor", std::nullopt, 1, 10),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("rope_scaling.factor is -1")));
+}
+
+TEST(ConfigReaderTest, NumbersBeyondDoubleAreRefused) {
+  // The JSON reader turns Python's bare Infinity into a string.
+  const nlohmann::json json = Parse(R"({"rope_theta": "Infinity"})");
+
+  EXPECT_THAT(ConfigReader(json).Number("rope_theta", 1e4, 0, 1e15),
+              StatusIs(StatusCode::kDataLoss, HasSubstr("rope_theta")));
+}
+
+TEST(ConfigReaderTest, AListOfAnotherLengthOrWithABadEntryIsRefused) {
+  const nlohmann::json json = Parse(R"({"a": [1, 2], "b": [1, -2, 3], "c": [1, "x", 3], "d": 1})");
+  const ConfigReader config(json);
+
+  EXPECT_THAT(config.Numbers("a", 3, 0, 9),
+              StatusIs(StatusCode::kDataLoss, HasSubstr("a has 2 entries; expected 3")));
+  EXPECT_THAT(config.Numbers("b", 3, 0, 9),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("entries from 0 to 9")));
+  EXPECT_THAT(config.Numbers("c", 3, 0, 9),
+              StatusIs(StatusCode::kDataLoss, HasSubstr("a list of numbers")));
+  EXPECT_THAT(config.Numbers("d", 3, 0, 9),
+              StatusIs(StatusCode::kDataLoss, HasSubstr("a list of numbers")));
+}
+
+TEST(ConfigReaderTest, ALongValueIsCutInMessages) {
+  const nlohmann::json json = {{"hidden_act", std::string(1000, 'x')}};
+
+  const absl::Status status = ConfigReader(json).Choice("hidden_act", "silu", {"silu"}).status();
+
+  EXPECT_LT(status.message().size(), 200u);
+}
+
+}  // namespace
+}  // namespace ess::models

@@ -1,0 +1,111 @@
+// What a folder that cannot be served says.
+#include "server/models/model_loader.h"
+
+#include <fstream>
+#include <string>
+
+#include "gtest/gtest.h"
+#include "server/models/sequence_model.h"
+#include "server/tokenization/tokenizer.h"
+#include "tests/support/safetensors_writer.h"
+#include "tests/support/status_matchers.h"
+
+namespace ess::models {
+namespace {
+
+using absl::StatusCode;
+using ess::testing::StatusIs;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class ModelLoaderTest : public ::testing::Test {
+ protected:
+  ModelLoaderTest()
+      : folder_(ess::testing::FreshFolder(
+            ::testing::TempDir(),
+            std::string("model_loader_") +
+                ::testing::UnitTest::GetInstance()->current_test_info()->name())) {}
+  ~ModelLoaderTest() override { std::filesystem::remove_all(folder_); }
+
+  absl::Status LoadWithConfig(const std::string& config) const {
+    std::ofstream(folder_ / "config.json") << config;
+    return LoadModelFolder(folder_, {}).status();
+  }
+
+  std::filesystem::path folder_;
+};
+
+TEST_F(ModelLoaderTest, AFolderWithoutAConfigIsDataLoss) {
+  EXPECT_THAT(LoadModelFolder(folder_, {}),
+              StatusIs(StatusCode::kDataLoss,
+                       AllOf(HasSubstr("config.json"), Not(HasSubstr(folder_.string())))));
+}
+
+TEST_F(ModelLoaderTest, AConfigThatIsNotAnObjectIsDataLoss) {
+  EXPECT_THAT(LoadWithConfig("[1, 2]"), StatusIs(StatusCode::kDataLoss, HasSubstr("config.json")));
+  EXPECT_THAT(LoadWithConfig("{\"model_type\": "),
+              StatusIs(StatusCode::kDataLoss, HasSubstr("config.json")));
+}
+
+TEST_F(ModelLoaderTest, AnUnsupportedModelTypeNamesTheSupportedOnes) {
+  EXPECT_THAT(
+      LoadWithConfig(R"({"model_type": "bert"})"),
+      StatusIs(StatusCode::kFailedPrecondition,
+               AllOf(HasSubstr("model_type"), HasSubstr("bert"), HasSubstr("gpt2, llama"))));
+  EXPECT_THAT(LoadWithConfig("{}"), StatusIs(StatusCode::kDataLoss, HasSubstr("model_type")));
+}
+
+TEST_F(ModelLoaderTest, QuantizedCheckpointsAreRefused) {
+  EXPECT_THAT(LoadWithConfig(R"({"model_type": "llama", "quantization_config": {"bits": 4}})"),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("quantization_config")));
+}
+
+TEST_F(ModelLoaderTest, AFolderWithoutWeightsIsDataLoss) {
+  EXPECT_THAT(LoadWithConfig(R"({"model_type": "llama"})"),
+              StatusIs(StatusCode::kDataLoss, HasSubstr("model.safetensors")));
+}
+
+// Options of the two architectures that cannot be served: the config is read before any tensor.
+TEST_F(ModelLoaderTest, UnsupportedOptionsNameKeyValueAndWhatIsSupported) {
+  ess::testing::WriteSafetensors(folder_ / "model.safetensors", {});
+  EXPECT_THAT(LoadWithConfig(R"({"model_type": "llama", "hidden_act": "mish"})"),
+              StatusIs(StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("hidden_act"), HasSubstr("mish"), HasSubstr("silu"))));
+  EXPECT_THAT(LoadWithConfig(R"({"model_type": "llama", "rope_scaling": {"rope_type": "spiral"}})"),
+              StatusIs(StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("rope_type"), HasSubstr("spiral"), HasSubstr("llama3"))));
+  EXPECT_THAT(LoadWithConfig(R"({"model_type": "gpt2", "activation_function": "mish"})"),
+              StatusIs(StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("activation_function"), HasSubstr("gelu_new"))));
+  EXPECT_THAT(LoadWithConfig(R"({"model_type": "gpt2", "add_cross_attention": true})"),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("add_cross_attention")));
+}
+
+TEST_F(ModelLoaderTest, ContradictingSizesAreDataLoss) {
+  ess::testing::WriteSafetensors(folder_ / "model.safetensors", {});
+  EXPECT_THAT(
+      LoadWithConfig(R"({"model_type": "llama", "hidden_size": 33, "num_attention_heads": 4})"),
+      StatusIs(StatusCode::kDataLoss,
+               AllOf(HasSubstr("hidden_size is 33"), HasSubstr("num_attention_heads = 4"))));
+  EXPECT_THAT(
+      LoadWithConfig(
+          R"({"model_type": "llama", "num_attention_heads": 32, "num_key_value_heads": 5})"),
+      StatusIs(StatusCode::kDataLoss, HasSubstr("num_key_value_heads = 5")));
+  EXPECT_THAT(LoadWithConfig(R"({"model_type": "gpt2", "n_embd": 10, "n_head": 3})"),
+              StatusIs(StatusCode::kDataLoss, HasSubstr("n_head = 3")));
+}
+
+TEST_F(ModelLoaderTest, TheModelTypeIsReadWithoutTheWeights) {
+  std::ofstream(folder_ / "config.json") << R"({"model_type": "mamba"})";
+
+  EXPECT_EQ(*ReadModelType(folder_), "mamba");
+}
+
+TEST(SupportedModelTypesTest, ListsTheTable) {
+  EXPECT_THAT(SupportedModelTypes(), ElementsAre("gpt2", "llama"));
+}
+
+}  // namespace
+}  // namespace ess::models
