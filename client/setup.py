@@ -37,8 +37,8 @@ def generate(protos: list[Path]) -> None:
     include = Path(grpc_tools.__file__).parent / "_proto"
     command = ["protoc", f"-I{PROTO_ROOT}", f"-I{include}"]
     command += [f"--python_out={GENERATED}", f"--pyi_out={GENERATED}", *names]
-    services = [name for name, proto in zip(names, protos) if has_service(proto)]
-    grpc_command = command[:3] + [f"--grpc_python_out={GENERATED}", *services]
+    services = [name for name, proto in zip(names, protos, strict=True) if has_service(proto)]
+    grpc_command = [*command[:3], f"--grpc_python_out={GENERATED}", *services]
     if protoc.main(command) != 0 or protoc.main(grpc_command) != 0:
         raise SystemExit("protoc failed on ../proto")
     for path in GENERATED.rglob("*.py*"):

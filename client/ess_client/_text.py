@@ -30,9 +30,9 @@ def describe(profile: Profile) -> str:
 
 
 def number(value: float) -> str:
-    """Four significant digits at most, thousands separated; a dash for NaN."""
+    """Four significant digits at most, thousands separated; a hyphen for NaN."""
     if np.isnan(value):
-        return "–"
+        return "-"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 

@@ -83,9 +83,10 @@ class Operator:
                 raise InvalidArgument(f"{label} has shape {list(array.shape)}: {axis} is 0")
             if axis == "N or 1" and size == 1:
                 continue
-            known, source = sizes.setdefault(axis.removesuffix(" or 1"), (size, name))
+            letter = axis.removesuffix(" or 1")
+            known, source = sizes.setdefault(letter, (size, name))
             if size != known:
-                raise InvalidArgument(f"{label} has {axis} = {size}, but {source} has {known}")
+                raise InvalidArgument(f"{label} has {letter} = {size}, but {source} has {known}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,11 +173,12 @@ class BandedOperator(Operator):
 
 
 def _as_array(value: Any, label: str, dtypes: tuple[np.dtype[Any], ...]) -> Array:
-    if hasattr(value, "detach"):  # A torch tensor, on any device.
-        value = value.detach().cpu().resolve_conj().numpy()
-    array = np.asarray(value)
-    little_endian = array.dtype.newbyteorder("<")
-    if little_endian not in dtypes:
-        names = ", ".join(dtype.name for dtype in dtypes)
-        raise InvalidArgument(f"{label} is {array.dtype}; it is one of {names}")
-    return np.ascontiguousarray(array, little_endian)
+    is_torch = hasattr(value, "detach")
+    array = value if is_torch else np.asarray(value)
+    found = str(array.dtype).removeprefix("torch.") if is_torch else array.dtype.name
+    names = [dtype.name for dtype in dtypes]
+    if found not in names:
+        raise InvalidArgument(f"{label} is {found}; it is one of {', '.join(names)}")
+    if is_torch:  # On any device.
+        array = array.detach().cpu().resolve_conj().numpy()
+    return np.ascontiguousarray(array, np.dtype(found).newbyteorder("<"))

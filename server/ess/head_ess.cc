@@ -76,14 +76,42 @@ absl::Status PrepareHead(const operators::SequenceOperator& op, int64_t head, He
   return absl::OkStatus();
 }
 
-// Counts by the tree; nothing when they need the reference.
-absl::StatusOr<std::vector<int32_t>> TreeCounts(double tau, HeadWork& work,
+// Counts where the tree alone is not sure: it also counts a little above and a little below tau.
+// Where these agree the count is proved; SVD decides at the few other positions.
+absl::StatusOr<std::vector<int32_t>> CertifiedCounts(double tau, double uncertainty,
+                                                     std::span<const int64_t> positions,
+                                                     HeadWork& work,
+                                                     const CancellationToken& cancellation) {
+  const double margin = 4 * uncertainty;
+  ESS_ASSIGN_OR_RETURN(const linalg::BlockCounts low,
+                       work.tree.CountAbove(tau * (1 - margin), work.spectral_norm, cancellation));
+  ESS_ASSIGN_OR_RETURN(linalg::BlockCounts high,
+                       work.tree.CountAbove(tau * (1 + margin), work.spectral_norm, cancellation));
+  if (std::max(low.uncertainty, high.uncertainty) > margin / 2) {
+    return absl::AbortedError("the inertia tree is not accurate around the tolerance either");
+  }
+  for (const int64_t position : positions) {
+    if (low.counts[position] == high.counts[position]) continue;
+    ESS_RETURN_IF_ERROR(cancellation.Check());
+    ESS_ASSIGN_OR_RETURN(const std::vector<double> sigma,
+                         linalg::BlockSingularValues(work.matrix, work.tree.length(), position));
+    high.counts[position] = static_cast<int32_t>(CountAbove(sigma, tau));
+  }
+  return std::move(high.counts);
+}
+
+// Counts by the tree, right at `positions`; kAborted when they need the reference.
+absl::StatusOr<std::vector<int32_t>> TreeCounts(double tau, std::span<const int64_t> positions,
+                                                HeadWork& work,
                                                 const CancellationToken& cancellation) {
   if (work.spectral_norm == 0) return std::vector<int32_t>(work.tree.length(), 0);
   if (tau < kSmallestTreeTolerance * work.spectral_norm) {
     return absl::AbortedError("the tolerance is below the accuracy of the inertia tree");
   }
-  return work.tree.CountAbove(tau, work.spectral_norm, cancellation);
+  ESS_ASSIGN_OR_RETURN(linalg::BlockCounts result,
+                       work.tree.CountAbove(tau, work.spectral_norm, cancellation));
+  if (result.uncertainty == 0) return std::move(result.counts);
+  return CertifiedCounts(tau, result.uncertainty, positions, work, cancellation);
 }
 
 template <typename Number>
@@ -135,7 +163,8 @@ absl::StatusOr<HeadEss> ComputeHead(const operators::SequenceOperator& op, int64
     } else {
       const double tau = measure.kind == Kind::kTolerance ? measure.value / work.scale
                                                           : measure.value * work.spectral_norm;
-      const absl::StatusOr<std::vector<int32_t>> counts = TreeCounts(tau, work, cancellation);
+      const absl::StatusOr<std::vector<int32_t>> counts =
+          TreeCounts(tau, positions, work, cancellation);
       if (counts.ok()) {
         result.values[m] = AtPositions<int32_t>(*counts, positions, 1);
       } else if (counts.status().code() == absl::StatusCode::kAborted) {

@@ -64,10 +64,9 @@ absl::StatusOr<double> Bisect(double low, double high, InertiaTree& tree,
                               const CancellationToken& cancellation) {
   while (high > low * (1 + kAccuracy)) {
     const double middle = std::sqrt(low * high);
-    ESS_ASSIGN_OR_RETURN(const std::vector<int32_t> counts,
-                         tree.CountAbove(middle, low, cancellation));
-    const bool exceeded =
-        std::any_of(counts.begin(), counts.end(), [](int32_t count) { return count > 0; });
+    ESS_ASSIGN_OR_RETURN(const BlockCounts result, tree.CountAbove(middle, low, cancellation));
+    const bool exceeded = std::any_of(result.counts.begin(), result.counts.end(),
+                                      [](int32_t count) { return count > 0; });
     (exceeded ? low : high) = middle;
   }
   return low;
@@ -111,11 +110,11 @@ absl::StatusOr<double> MaxBlockSpectralNorm(std::span<const double> matrix, int6
     if (lower[candidate] > best * (1 + kAccuracy)) continue;
 
     best = std::max(best, lower[candidate]);
-    ESS_ASSIGN_OR_RETURN(const std::vector<int32_t> counts,
+    ESS_ASSIGN_OR_RETURN(const BlockCounts result,
                          tree.CountAbove(best * (1 + kAccuracy / 2), best, cancellation));
     candidate = -1;
     for (int64_t i = 1; i < length; ++i) {
-      if (counts[i] > 0 && (candidate < 0 || lower[i] > lower[candidate])) candidate = i;
+      if (result.counts[i] > 0 && (candidate < 0 || lower[i] > lower[candidate])) candidate = i;
     }
     if (candidate < 0) return best;
   }

@@ -22,6 +22,11 @@ constexpr int kMaxRuns = 6;
 // Empty positions before the first one shift all the cuts of the tree, and so make other blocks.
 constexpr int64_t kOffsets[] = {0, 3, 13, 22};
 
+// At the growth limit the counts still are exact to 1e-16 (sigma_1 / tau)^2 of tau, which is 1e-19
+// of growth; beyond it a hundred times that is taken for the error.
+constexpr double kErrorOfGrowth = 1e-17;
+constexpr double kLargestUncertainty = 1e-2;
+
 // Growth far above what the operator's own scale explains. In units of tau, normal growth is up to
 // (sigma_1 / tau)^2, the size of H^T H / tau; measured on random and degenerate operators.
 double GrowthLimit(double tau, double spectral_norm) {
@@ -62,36 +67,45 @@ absl::Status InertiaTree::Place(int64_t offset, const CancellationToken& cancell
                           cancellation);
 }
 
-absl::StatusOr<std::optional<std::vector<int32_t>>> InertiaTree::CountWithNudges(
-    double tau, double spectral_norm, const CancellationToken& cancellation) {
+absl::StatusOr<BlockCounts> InertiaTree::CountWithNudges(double tau, double spectral_norm,
+                                                         const CancellationToken& cancellation) {
+  BlockCounts best{.counts = {}, .uncertainty = std::numeric_limits<double>::infinity()};
   std::vector<int32_t> counts(problem_.root.width);
   double previous_growth = std::numeric_limits<double>::infinity();
   double nudge = kFirstNudge;
   for (int run = 0; run < kMaxRuns; ++run, nudge *= kNudgeFactor) {
     problem_.tau = tau * (1 + nudge);
     ESS_ASSIGN_OR_RETURN(const TreeResult result, RunTree(problem_, counts, arena_, cancellation));
-    if (!result.singular_pivot && result.growth <= GrowthLimit(tau, spectral_norm)) {
-      return std::vector<int32_t>(counts.begin() + offset_, counts.begin() + offset_ + length_);
+    const bool stable = !result.singular_pivot && result.growth <= GrowthLimit(tau, spectral_norm);
+    const double uncertainty = stable                  ? 0
+                               : result.singular_pivot ? best.uncertainty
+                                                       : kErrorOfGrowth * result.growth / tau;
+    if (uncertainty < best.uncertainty) {
+      best.counts.assign(counts.begin() + offset_, counts.begin() + offset_ + length_);
+      best.uncertainty = uncertainty;
     }
     // Where tau is to blame, growth falls in step with the nudge.
-    if (result.growth > previous_growth / 2) break;
+    if (stable || result.growth > previous_growth / 2) break;
     previous_growth = result.growth;
   }
-  return std::nullopt;
+  return best;
 }
 
-absl::StatusOr<std::vector<int32_t>> InertiaTree::CountAbove(
-    double tau, double spectral_norm, const CancellationToken& cancellation) {
+absl::StatusOr<BlockCounts> InertiaTree::CountAbove(double tau, double spectral_norm,
+                                                    const CancellationToken& cancellation) {
   ESS_CHECK(length_ > 0 && tau > 0);
+  BlockCounts best{.counts = std::vector<int32_t>(length_, 0), .uncertainty = 0};
   // |entries| <= 1, so no singular value is above L; a huge tau would only overflow.
-  if (tau >= static_cast<double>(length_)) return std::vector<int32_t>(length_, 0);
+  if (tau >= static_cast<double>(length_)) return best;
+  best.uncertainty = std::numeric_limits<double>::infinity();
   for (const int64_t offset : kOffsets) {
     // From the first offset again each time: counts must not depend on earlier calls.
     if (offset != offset_) ESS_RETURN_IF_ERROR(Place(offset, cancellation));
-    ESS_ASSIGN_OR_RETURN(std::optional<std::vector<int32_t>> counts,
-                         CountWithNudges(tau, spectral_norm, cancellation));
-    if (counts.has_value()) return *std::move(counts);
+    ESS_ASSIGN_OR_RETURN(BlockCounts counts, CountWithNudges(tau, spectral_norm, cancellation));
+    if (counts.uncertainty < best.uncertainty) best = std::move(counts);
+    if (best.uncertainty == 0) return best;
   }
+  if (best.uncertainty <= kLargestUncertainty) return best;
   return absl::AbortedError(fmt::format(
       "inertia tree: no stable pivots at tolerance {} of spectral norm {}", tau, spectral_norm));
 }

@@ -13,7 +13,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -22,6 +21,13 @@
 #include "server/linalg/tree_workspace.h"
 
 namespace ess::linalg {
+
+struct BlockCounts {
+  std::vector<int32_t> counts;  // [L]
+  // 0: as accurate as CountAbove promises. Otherwise counts[i] is exact for some threshold within
+  // this relative distance of tau.
+  double uncertainty = 0;
+};
 
 // One operator at a time, any number of tolerances; scratch is kept from one to the next.
 // Thread-compatible.
@@ -41,23 +47,22 @@ class InertiaTree {
   //
   // `spectral_norm`: max_i sigma_1(H_i) or a lower bound within a factor of ten or so; it says
   // which growth is normal. REQUIRES: tau > 0; a successful Load.
-  // Errors: kAborted     rounding errors may have grown too large in every run, though tau was
-  // moved
-  //                      up by up to 4e-7 relative and the tree was cut differently; use another
-  //                      method.
+  // Where rounding errors may have grown, tau is moved up by up to 4e-7 relative, then the tree is
+  // cut differently; if that does not help, the result says how far the counts can be trusted.
+  // Errors: kAborted     the errors may be anything; use another method.
   //         kCancelled, kDeadlineExceeded  within milliseconds of the token's change.
   // Cost:   0.29 L^3 operations; rarely a few times that.
-  absl::StatusOr<std::vector<int32_t>> CountAbove(double tau, double spectral_norm,
-                                                  const CancellationToken& cancellation);
+  absl::StatusOr<BlockCounts> CountAbove(double tau, double spectral_norm,
+                                         const CancellationToken& cancellation);
 
   int64_t length() const { return length_; }
 
  private:
   // Copies the matrix to `offset` positions after the start of the tree.
   absl::Status Place(int64_t offset, const CancellationToken& cancellation);
-  // Runs with tau moved up step by step until the pivots are stable; nothing when none is.
-  absl::StatusOr<std::optional<std::vector<int32_t>>> CountWithNudges(
-      double tau, double spectral_norm, const CancellationToken& cancellation);
+  // Runs with tau moved up step by step until the pivots are stable; else the best of the runs.
+  absl::StatusOr<BlockCounts> CountWithNudges(double tau, double spectral_norm,
+                                              const CancellationToken& cancellation);
 
   std::span<const double> source_;
   int64_t length_ = 0;

@@ -5,6 +5,7 @@
 #include "server/base/log.h"
 #include "server/base/status_macros.h"
 #include "server/base/torch_status.h"
+#include "server/linalg/serial_torch.h"
 
 namespace ess::linalg {
 
@@ -14,6 +15,7 @@ absl::StatusOr<std::vector<double>> BlockSingularValues(std::span<const double> 
   ESS_CHECK(position >= 0 && position <= length);
   if (position == 0 || position == length) return std::vector<double>();
 
+  const SerialTorch serial;
   std::vector<double> values;
   ESS_RETURN_IF_ERROR(CatchTorch("singular values of a block", [&] {
     const at::Tensor block =

@@ -15,7 +15,7 @@ namespace ess::linalg {
 // Errors: kInternal           the SVD did not converge or an entry is not finite.
 //         kResourceExhausted  out of memory.
 // Cost:   about 4 m n^2 - 4/3 n^3 with m = max(i, L - i), n = min(i, L - i); LAPACK gesdd through
-//         LibTorch. On one thread under SerialTorch.
+//         LibTorch, on the calling thread alone.
 absl::StatusOr<std::vector<double>> BlockSingularValues(std::span<const double> matrix,
                                                         int64_t length, int64_t position);
 

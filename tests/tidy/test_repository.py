@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from .repository import ROOT, relative, tracked_files
 
 MAX_LINES = 400
@@ -29,21 +31,19 @@ def test_nothing_is_disabled_or_left_for_later():
     assert not found
 
 
-def test_every_cpp_test_is_built():
+def lists(path):
+    """The nearest CMakeLists.txt at or above a source."""
+    folder = path.parent
+    while not (folder / "CMakeLists.txt").exists():
+        folder = folder.parent
+    return (folder / "CMakeLists.txt").read_text()
+
+
+@pytest.mark.parametrize("pattern", ["tests/*.cc", "server/*.cc", "server/*.h"])
+def test_every_source_is_built(pattern):
     """A test that no CMakeLists.txt names would disappear unseen."""
     forgotten = [
-        relative(path)
-        for path in tracked_files("tests/*_test.cc")
-        if path.name not in (path.parent / "CMakeLists.txt").read_text()
-    ]
-    assert not forgotten
-
-
-def test_every_source_of_the_server_is_built():
-    forgotten = [
-        relative(path)
-        for path in tracked_files("server/*.cc", "server/*.h")
-        if path.name not in (path.parent / "CMakeLists.txt").read_text()
+        relative(path) for path in tracked_files(pattern) if path.name not in lists(path)
     ]
     assert not forgotten
 

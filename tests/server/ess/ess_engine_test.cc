@@ -9,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "gtest/gtest.h"
 #include "server/ess/reference_ess.h"
+#include "server/linalg/inertia_tree.h"
 #include "server/operators/dense_operator.h"
 #include "server/operators/diagonal_recurrence.h"
 #include "tests/support/status_matchers.h"
@@ -77,6 +78,30 @@ TEST(EssEngineTest, EveryMeasureEqualsTheReference) {
       }
     }
   }
+}
+
+TEST(EssEngineTest, CountsThatTheTreeIsNotSureOfEqualTheReference) {
+  // Sharp attention, where pivots are sometimes small by accident: find such tolerances first.
+  constexpr int64_t kLength = 150;
+  const std::vector<double> matrix = MakeTestOperator("attention_g8", kLength);
+  std::vector<double> halved = matrix;
+  for (double& entry : halved) entry /= 2;
+  linalg::InertiaTree tree;
+  ASSERT_THAT(tree.Load(halved, kLength, kNever), IsOk());
+  std::vector<Measure> uncertain;
+  for (int draw = 0; draw < 6000; ++draw) {
+    const double tau = std::pow(10, -1 - 5 * (draw + 0.5) / 6000);
+    const auto counts = tree.CountAbove(tau / 2, 1, kNever);
+    ASSERT_THAT(counts, IsOk());
+    if (counts->uncertainty > 0) {
+      uncertain.push_back({.kind = Kind::kTolerance, .value = tau});
+    }
+  }
+  ASSERT_FALSE(uncertain.empty());
+  const auto expected = ReferenceEss(matrix, kLength, Range(kLength), uncertain, kNever);
+  ASSERT_THAT(expected, IsOk());
+
+  EXPECT_EQ(ComputeAll(Dense({matrix}), uncertain).values, *expected);
 }
 
 TEST(EssEngineTest, RoutesSayHowEachMeasureWasMade) {

@@ -1,0 +1,168 @@
+"""The command `ess`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import ess_client
+from ess_client.cli import models
+from ess_client.cli.errors import Commands, exit_code_help
+from ess_client.cli.options import DEFAULT_SERVER, Json, Server, Timeout
+from ess_client.cli.output import (
+    new_table,
+    print_json,
+    print_summary,
+    print_table,
+    progress_display,
+    summary,
+)
+from ess_client.cli.prompts import gather_prompts
+from ess_client.errors import InvalidArgument
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Effective state-size of sequence models, measured by an ESS Profiler server.",
+    epilog=exit_code_help(),
+)
+app.add_typer(models.app, name="models")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ess {ess_client.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def info(server: Server = DEFAULT_SERVER, timeout: Timeout = None, as_json: Json = False) -> None:
+    """Version, device and limits of the server."""
+    with ess_client.Client(server, timeout) as client:
+        found = dataclasses.asdict(client.server_info())
+    if as_json:
+        print_json(found)
+        return
+    table = new_table(("server", False), (server, False))
+    for name, value in found.items():
+        text = ", ".join(value) if isinstance(value, (list, tuple)) else str(value)
+        table.add_row(name.replace("_", " "), text)
+    print_table(table)
+
+
+@app.command()
+def profile(
+    model: Annotated[str, typer.Option("--model", help="A model of the server.")],
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", metavar="TEXT", help="A prompt; repeatable.")
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            "--prompts",
+            metavar="FILE.jsonl",
+            help='Lines of {"text": "..."} or {"token_ids": [...]}, optionally an "id"; - is stdin.',
+        ),
+    ] = None,
+    token_ids: Annotated[
+        list[str] | None,
+        typer.Option("--token-ids", metavar="1,2,3", help="A prompt; repeatable."),
+    ] = None,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--measure",
+            help="tolerance:1e-3, relative:1e-3, head_relative:1e-3, entropy, spectral_norm, "
+            "frobenius_norm, singular_values:K; repeatable. Default: the server's.",
+        ),
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Layer indices or operator names, as in 0,4-7.")
+    ] = None,
+    heads: Annotated[str | None, typer.Option(help="Heads, as in 0-8:2.")] = None,
+    positions: Annotated[str | None, typer.Option(help="Positions, as in 0-511:8.")] = None,
+    horizon: Annotated[
+        int | None, typer.Option(min=1, help="Cut each block to this many future rows.")
+    ] = None,
+    certify: Annotated[bool, typer.Option("--certify", help="Recompute uncertain counts.")] = False,
+    no_special_tokens: Annotated[
+        bool, typer.Option("--no-special-tokens", help="Add no BOS or the like to texts.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="OUT.safetensors", help="Save here.")
+    ] = None,
+    server: Server = DEFAULT_SERVER,
+    timeout: Timeout = None,
+    as_json: Json = False,
+) -> None:
+    """Runs prompts through a model and measures its operators at every position."""
+    gathered = gather_prompts(prompt or [], prompts, token_ids or [])
+    with ess_client.Client(server, timeout) as client, progress_display(as_json) as progress:
+        result = client.profile(
+            model,
+            gathered,
+            measures=measure or None,
+            layers=layers,
+            heads=heads,
+            positions=positions,
+            horizon=horizon,
+            certify=certify,
+            add_special_tokens=False if no_special_tokens else None,
+            progress=progress,
+        )
+    if output is not None:
+        result.save(output)
+    if as_json:
+        print_json(
+            {
+                "model": result.model["name"],
+                "output": None if output is None else str(output),
+                "prompts": summary(result),
+                "stage_seconds": dict(result.stages),
+            }
+        )
+        return
+    print_summary(result)
+    if output is not None:
+        typer.echo(f"saved {output}")
+
+
+@app.command()
+def report(
+    file: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="A saved profile.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="report.html")],
+    title: Annotated[str | None, typer.Option(help="Default: the model's name.")] = None,
+) -> None:
+    """Draws a saved profile: one HTML file that needs no network."""
+    from ess_client.report import write_report
+
+    write_report(ess_client.load_profile(file), output, title)
+    typer.echo(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB)")
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="A saved profile.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="X.csv")],
+) -> None:
+    """Writes a saved profile as a tidy CSV table, one row per value."""
+    from ess_client.table import write_csv
+
+    if output.suffix != ".csv":
+        raise InvalidArgument(f"{output.name}: the output is a .csv file")
+    write_csv(ess_client.load_profile(file), output)
+    typer.echo(f"wrote {output}")

@@ -1,0 +1,47 @@
+"""Prompts of the command line: --prompt, --prompts FILE.jsonl, --token-ids."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from ess_client.errors import InvalidArgument
+
+
+def gather_prompts(texts: list[str], file: str | None, token_ids: list[str]) -> list[Any]:
+    """All prompts in one list, for Client.profile. "-" as FILE is standard input."""
+    prompts: list[Any] = list(texts)
+    if file is not None:
+        if file == "-":
+            prompts += read_json_lines(sys.stdin.read(), "standard input")
+        else:
+            with open(file, encoding="utf-8") as opened:
+                prompts += read_json_lines(opened.read(), file)
+    prompts += [{"token_ids": _parse_ids(ids)} for ids in token_ids]
+    if not prompts:
+        raise InvalidArgument("no prompts: give --prompt, --prompts or --token-ids")
+    return prompts
+
+
+def read_json_lines(text: str, name: str) -> list[Any]:
+    """One {"text": ...} or {"token_ids": [...]} per line, with an optional "id"."""
+    prompts = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            prompt = json.loads(line)
+        except ValueError as error:
+            raise InvalidArgument(f"{name}, line {number}: not JSON: {error}") from None
+        if not isinstance(prompt, dict) or ("text" in prompt) == ("token_ids" in prompt):
+            raise InvalidArgument(f"{name}, line {number}: needs text or token_ids, and not both")
+        prompts.append(prompt)
+    return prompts
+
+
+def _parse_ids(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InvalidArgument(f"--token-ids '{text}' is not like 1,2,3") from None

@@ -1,0 +1,104 @@
+"""A real gRPC server whose answers a test writes down beforehand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent import futures
+from typing import Any
+
+import grpc
+from ess_client._proto.ess.v1 import models_pb2, operators_pb2, profiler_pb2_grpc, server_pb2
+
+
+class ReplayServer(profiler_pb2_grpc.EssProfilerServicer):
+    """Answers Profile with `responses`, ProfileOperators with `operator_responses`, the rest with
+    fixed values; keeps the requests. With `failure`, every call ends with that code and text."""
+
+    def __init__(self) -> None:
+        self.responses: Iterable[Any] = ()
+        self.operator_responses: Iterable[Any] | None = None
+        self.requests: list[Any] = []
+        self.failure: tuple[grpc.StatusCode, str] | None = None
+        self.hold: threading.Event | None = None
+        self.ended = threading.Event()
+        self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
+        profiler_pb2_grpc.add_EssProfilerServicer_to_server(self, self._server)
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+
+    def __enter__(self) -> ReplayServer:
+        self._server.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.stop(0).wait()
+
+    def Profile(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802
+        self._start(request, context)
+        context.add_callback(self.ended.set)
+        for response in self.responses:
+            yield response
+            if self.hold is not None:
+                self.hold.wait(10)
+
+    def ProfileOperators(  # noqa: N802
+        self, request_iterator: Iterator[Any], context: grpc.ServicerContext
+    ) -> Iterator[Any]:
+        if self.operator_responses is None:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "ProfileOperators is not implemented")
+        self.requests.extend(request_iterator)
+        yield from self.operator_responses or ()
+
+    def ListModels(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._start(request, context)
+        return models_pb2.ListModelsResponse(models=[self._model("tiny")])
+
+    def GetModel(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._start(request, context)
+        return self._model(request.name)
+
+    def LoadModel(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._start(request, context)
+        return self._model(request.options.alias or request.name)
+
+    def UnloadModel(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._start(request, context)
+        return models_pb2.UnloadModelResponse(released_bytes=3 << 20)
+
+    def GetServerInfo(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._start(request, context)
+        return server_pb2.ServerInfo(version="0.1.0", threads=2, architectures=["gpt2", "llama"])
+
+    def _start(self, request: Any, context: grpc.ServicerContext) -> None:
+        self.requests.append(request)
+        if self.failure is not None:
+            context.abort(*self.failure)
+
+    @staticmethod
+    def _model(name: str) -> models_pb2.Model:
+        layer = models_pb2.MixingOperator(name="000", head_count=3, channels=[64])
+        layer.state_size.growing_up_to = 7
+        state = models_pb2.MODEL_STATE_READY
+        return models_pb2.Model(name=name, state=state, weight_bytes=5 << 20, layers=[layer])
+
+
+def operator_answer(values: list[float], batch: list[int], length: int) -> list[Any]:
+    """The answer to one dense operator, one measure, in two pieces."""
+    import numpy as np
+
+    header = operators_pb2.OperatorsHeader(
+        batch_shape=batch, length=length, measure_names=["tolerance:0.001"]
+    )
+    data = np.array(values, "<f4")
+    pieces = [
+        operators_pb2.OperatorsSlice(first_element=first, values=data[first : first + 4].tobytes())
+        for first in range(0, data.size, 4)
+    ]
+    summary = operators_pb2.OperatorsSummary(
+        noise_floors=np.zeros(int(np.prod(batch))), routes=["inertia_tree"], seconds=0.5
+    )
+    return [
+        operators_pb2.ProfileOperatorsResponse(header=header),
+        *(operators_pb2.ProfileOperatorsResponse(ess=piece) for piece in pieces),
+        operators_pb2.ProfileOperatorsResponse(summary=summary),
+    ]

@@ -1,0 +1,164 @@
+"""The command `ess`, in this process, against a real gRPC connection."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ess_client
+import grpc
+import pandas as pd
+import pytest
+from ess_client import Profile, load_profile
+from ess_client.cli.main import app
+from replay_server import ReplayServer
+from synthetic import messages_of
+from typer.testing import CliRunner
+
+Ess = Callable[..., Any]
+
+
+@pytest.fixture
+def ess(options: dict[str, str]) -> Ess:
+    """Runs `ess` with these arguments; the result has exit_code, stdout and stderr."""
+
+    def run(*arguments: str | Path) -> Any:
+        return CliRunner(env=options).invoke(app, [str(argument) for argument in arguments])
+
+    return run
+
+
+def test_profile_prints_a_table_and_saves_the_file(
+    ess: Ess, server: ReplayServer, ragged: Profile, tmp_path: Path
+) -> None:
+    server.responses = list(messages_of(ragged))
+    output = tmp_path / "p.safetensors"
+
+    result = ess("profile", "--model", "tiny", "--prompt", "a", "--prompt", "b", "-o", output)
+
+    assert result.exit_code == 0, result.stderr
+    assert f"saved {output}" in result.stdout
+    assert "tolerance:0.001" in result.stdout
+    assert f"{float(ragged.average(by='prompt')[0, 2]):.4g}" in result.stdout
+    assert "9 of 9 operators x prompts" in result.stderr
+    assert load_profile(output).prompt_ids == ["0", "1", "2"]
+
+
+def test_profile_options_reach_the_request(
+    ess: Ess, server: ReplayServer, ragged: Profile, tmp_path: Path
+) -> None:
+    server.responses = list(messages_of(ragged))
+    lines = tmp_path / "prompts.jsonl"
+    lines.write_text('{"text": "hello", "id": "first"}\n\n{"token_ids": [3, 4]}\n')
+
+    result = ess(
+        *("profile", "--model", "tiny", "--prompts", lines, "--token-ids", "1,2,3"),
+        *("--measure", "tolerance:1e-3", "--measure", "entropy", "--layers", "0-2"),
+        *("--heads", "0", "--positions", "0-8:2", "--no-special-tokens", "--certify"),
+    )
+
+    assert result.exit_code == 0, result.stderr
+    request = server.requests[0]
+    assert [p.id for p in request.prompts] == ["first", "", ""]
+    assert [list(p.token_ids.ids) for p in request.prompts] == [[], [3, 4], [1, 2, 3]]
+    assert len(request.measures) == 2
+    assert (request.layers.ranges[0].last, request.positions.ranges[0].stride) == (2, 2)
+    assert request.HasField("add_special_tokens")
+    assert request.options.certify
+
+
+def test_json_output_is_for_scripts(ess: Ess, server: ReplayServer, ragged: Profile) -> None:
+    server.responses = list(messages_of(ragged))
+
+    result = ess("profile", "--model", "tiny", "--prompt", "a", "--json")
+
+    answer = json.loads(result.stdout)
+    assert result.stderr == ""
+    assert [p["tokens"] for p in answer["prompts"]] == [5, 1, 9]
+    assert answer["prompts"][1]["measures"]["entropy"]["average"] is None
+    assert answer["prompts"][0]["measures"]["entropy"]["total"] > 0
+
+
+def test_info_and_models_print_what_the_server_says(ess: Ess) -> None:
+    assert "gpt2, llama" in ess("info").stdout
+    assert "tiny" in ess("models", "list").stdout
+    assert json.loads(ess("models", "list", "--json").stdout)[0]["state"] == "ready"
+    assert "ready" in ess("models", "load", "tiny", "--random-init", "0").stdout
+    assert "3.0 MiB given back" in ess("models", "unload", "tiny").stdout
+    assert json.loads(ess("info", "--json").stdout)["threads"] == 2
+
+
+def test_export_writes_one_row_per_value(ess: Ess, ragged: Profile, tmp_path: Path) -> None:
+    ragged.save(tmp_path / "p.safetensors")
+
+    result = ess("export", tmp_path / "p.safetensors", "-o", tmp_path / "p.csv")
+
+    assert result.exit_code == 0, result.stderr
+    table = pd.read_csv(tmp_path / "p.csv", dtype={"layer": str, "prompt": str})
+    pd.testing.assert_frame_equal(table, ragged.to_dataframe(), check_dtype=False)
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, 3),
+        (grpc.StatusCode.NOT_FOUND, 4),
+        (grpc.StatusCode.FAILED_PRECONDITION, 4),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, 5),
+        (grpc.StatusCode.UNAVAILABLE, 6),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, 7),
+        (grpc.StatusCode.INTERNAL, 8),
+        (grpc.StatusCode.DATA_LOSS, 8),
+        (grpc.StatusCode.UNIMPLEMENTED, 9),
+    ],
+)
+def test_a_failed_call_is_one_line_and_an_exit_code(
+    ess: Ess, server: ReplayServer, code: grpc.StatusCode, exit_code: int
+) -> None:
+    server.failure = (code, "the reason")
+
+    result = ess("profile", "--model", "tiny", "--prompt", "a")
+
+    assert result.exit_code == exit_code
+    assert result.stderr == f"ess: {code.name}: the reason\n"
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "reason"),
+    [
+        (("profile",), 2, "--model"),
+        (("profile", "--model", "m"), 3, "no prompts"),
+        (("profile", "--model", "m", "--prompts", "absent.jsonl"), 10, "absent.jsonl: No such"),
+        (("profile", "--model", "m", "--token-ids", "1,x"), 3, "'1,x' is not like 1,2,3"),
+        (("profile", "--model", "m", "--prompt", "a", "--measure", "rank"), 3, "unknown measure"),
+        (("report", "absent.safetensors", "-o", "r.html"), 10, "absent.safetensors"),
+        (("export", "absent.safetensors", "-o", "x.json"), 3, "a .csv file"),
+        (("models", "list", "--server", "127.0.0.1:1"), 6, "127.0.0.1:1"),
+    ],
+)
+def test_a_wrong_command_says_why(
+    ess: Ess, arguments: tuple[str, ...], exit_code: int, reason: str
+) -> None:
+    result = ess(*arguments)
+
+    assert result.exit_code == exit_code
+    assert reason in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_malformed_line_of_prompts_is_named(ess: Ess, tmp_path: Path) -> None:
+    lines = tmp_path / "prompts.jsonl"
+    lines.write_text('{"text": "a"}\n{"txt": "b"}\n')
+
+    result = ess("profile", "--model", "m", "--prompts", lines)
+
+    assert result.exit_code == 3
+    assert "line 2: needs text or token_ids" in result.stderr
+
+
+def test_help_lists_the_exit_codes_and_version_prints_it(ess: Ess) -> None:
+    assert "130 interrupted" in " ".join(ess("--help").stdout.split())
+    assert ess("--version").stdout == f"ess {ess_client.__version__}\n"

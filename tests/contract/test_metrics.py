@@ -1,0 +1,113 @@
+"""Each metric of the catalogue is exported by the real server once its feature has moved it."""
+
+import threading
+
+import pytest
+
+from ess_client import Client, EssError
+from tests.end_to_end import tiny_models
+from tests.end_to_end.server_process import ServerProcess
+from tests.tidy.test_metrics_document import OTHERS, catalogue
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    """Names of the samples of a server that has seen everything that metrics count."""
+    root = tmp_path_factory.mktemp("metrics")
+    tiny_models.make_llama(root / "good")
+    tiny_models.make_llama(root / "nan")
+    tiny_models.make_large_llama(root / "slow")
+    put_nan_into(root / "nan")
+    config = root / "server.textproto"
+    config.write_text("max_queued_profiles: 1")
+    with (
+        ServerProcess(f"--config={config}", f"--model_root={root}", "--preload=slow") as server,
+        Client(server.address) as client,
+    ):
+        client.profile("good", token_ids=[[1, 2, 3, 4]])
+        with pytest.raises(EssError):
+            client.profile("nan", token_ids=[[1, 2, 3]])
+        fill_the_queue(server)
+        client.profile("good", token_ids=[[1, 2]])
+        yield server.metrics()
+
+
+def put_nan_into(folder):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.self_attn.q_proj.weight"][0, 0] = float("nan")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def fill_the_queue(server):
+    """One profile runs and is cancelled by its deadline, one waits, one is refused."""
+    started = threading.Event()
+
+    def run(event):
+        with Client(server.address) as client, pytest.raises(EssError):
+            client.profile(
+                "slow",
+                token_ids=[[5] * 900] * 8,
+                timeout=4,
+                progress=lambda _: event and event.set(),
+            )
+
+    threads = [threading.Thread(target=run, args=(started,))]
+    threads[0].start()
+    assert started.wait(60)
+    threads.append(threading.Thread(target=run, args=(None,)))
+    threads[1].start()
+    while not server.metric("ess_queue_requests", model="slow", priority="normal"):
+        pass
+    with Client(server.address) as client, pytest.raises(EssError):
+        client.profile("slow", token_ids=[[1]])
+    for thread in threads:
+        thread.join()
+
+
+def samples_of(samples, name, kind):
+    suffix = "_count" if kind == "histogram" else ""
+    return {labels: value for (n, labels), value in samples.items() if n == name + suffix}
+
+
+# Gauges that are 0 at rest, and counters that are 0 unless a layer is saturated or idle, or a
+# reader is slow.
+MAY_BE_ZERO = {
+    "ess_requests_in_flight",
+    "ess_queue_requests",
+    "ess_state_saturated_observations_total",
+    "ess_state_idle_observations_total",
+}
+# Moved only by a reader slower than the profile: see test_slow_reader in tests/end_to_end.
+NEEDS_A_SLOW_READER = {"ess_stream_stalled_seconds_total"}
+
+
+@pytest.mark.parametrize("name", sorted(set(catalogue()) - NEEDS_A_SLOW_READER))
+def test_a_metric_moves_with_its_feature_and_has_its_labels(samples, name):
+    kind, labels = catalogue()[name]
+    series = samples_of(samples, name, kind)
+    assert series, f"{name} is not exported"
+    assert {frozenset(key for key, _ in s) for s in series} == {frozenset(labels)}
+    if name not in MAY_BE_ZERO:
+        assert any(value != 0 for value in series.values())
+
+
+@pytest.mark.parametrize("name", sorted(OTHERS))
+def test_the_metrics_outside_the_catalogue_are_exported(samples, name):
+    assert any(n == name and value > 0 for (n, _), value in samples.items())
+
+
+def test_a_name_the_server_does_not_serve_makes_no_series(samples):
+    models = {value for _, labels in samples for key, value in labels if key == "model"}
+    assert models <= {"", "good", "nan", "slow"}
+
+
+def test_utilization_is_a_ratio_of_the_sums(samples):
+    labels = (("layer", "001"), ("model", "good"))
+    ess = samples[("ess_effective_state_size_sum_total", labels)]
+    tss = samples[("ess_state_size_sum_total", labels)]
+    assert 0 < ess <= tss
+    # Prompts of 4 and 2 tokens, 4 heads of 8 channels, TSS 1 + 2 + 3 and 1.
+    assert tss == 4 * 8 * (6 + 1)
+    assert samples[("ess_observations_total", labels)] == 2

@@ -1,0 +1,67 @@
+"""What holds for every method of the service, walked over its descriptor."""
+
+import grpc
+import pytest
+from google.protobuf.message_factory import GetMessageClass
+
+from ess_client._proto.ess.v1 import profiler_pb2
+from tests.end_to_end.server_process import ServerProcess
+
+SERVICE = profiler_pb2.DESCRIPTOR.services_by_name["EssProfiler"]
+METHODS = sorted(SERVICE.methods_by_name)
+AVAILABLE = {"Profile", "ListModels", "GetModel", "LoadModel", "UnloadModel", "GetServerInfo"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with ServerProcess(f"--model_root={tmp_path_factory.mktemp('none')}") as process:
+        yield process
+
+
+def call(server, name):
+    """Calls a method with an empty request and returns the status."""
+    method = SERVICE.methods_by_name[name]
+    request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+    kind = f"{'stream' if method.client_streaming else 'unary'}_"
+    kind += "stream" if method.server_streaming else "unary"
+    with grpc.insecure_channel(server.address) as channel:
+        stub = getattr(channel, kind)(
+            f"/{SERVICE.full_name}/{name}",
+            request_serializer=request.SerializeToString,
+            response_deserializer=response.FromString,
+        )
+        argument = iter([request()]) if method.client_streaming else request()
+        try:
+            answer = stub(argument, timeout=30)
+            if method.server_streaming:
+                list(answer)
+        except grpc.RpcError as error:
+            return error.code(), error.details()
+    return grpc.StatusCode.OK, ""
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_empty_request_gets_a_documented_answer(server, name):
+    code, details = call(server, name)
+    if name not in AVAILABLE:
+        assert code == grpc.StatusCode.UNIMPLEMENTED
+        assert name in details
+    elif name in {"ListModels", "GetServerInfo"}:
+        assert code == grpc.StatusCode.OK
+    else:
+        assert code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
+        assert details
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_call_is_counted_and_logged_once(server, name):
+    code, _ = call(server, name)
+    label = "".join(word.capitalize() for word in code.name.split("_"))
+    counted = {
+        sample: value
+        for sample, value in server.metrics().items()
+        if sample[0] == "ess_requests_total" and ("rpc", name) in sample[1]
+    }
+    assert sum(counted.values()) >= 1, label
+    assert server.metric("ess_requests_in_flight", model="", rpc=name) == 0
+    assert f"rpc={name} " in server.log()
