@@ -123,6 +123,12 @@ TEST_F(SafetensorsFileTest, RefusesHolesOverlapsAndTrailingBytes) {
                 "need 1 bytes of data, the file has 2");
 }
 
+TEST_F(SafetensorsFileTest, RefusesANameLongerThanItsLimit) {
+  ExpectRefused(
+      "{\"" + std::string(1025, 'a') + R"(":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", "x",
+      "a tensor's name has 1025 bytes; the limit is 1024");
+}
+
 TEST_F(SafetensorsFileTest, RefusesMoreDimensionsThanItsLimit) {
   ExpectRefused(
       R"({"a":{"dtype":"U8","shape":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1],"data_offsets":[0,1]}})",

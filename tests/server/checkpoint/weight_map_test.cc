@@ -69,6 +69,20 @@ TEST_F(WeightMapTest, ConvertsHalfPrecisionToFloat32UnlessAskedNotTo) {
   EXPECT_EQ(stored->dtype(), "bfloat16");
 }
 
+TEST_F(WeightMapTest, ReadsEveryFloatingPointTypeAsFloat32) {
+  const at::Tensor values = at::tensor({0.5f, -3.0f});
+  const std::vector<std::pair<std::string, at::ScalarType>> types = {
+      {"F16", at::kHalf}, {"BF16", at::kBFloat16}, {"F32", at::kFloat}, {"F64", at::kDouble}};
+  for (const auto& [name, type] : types) {
+    const at::Tensor stored = values.to(type);
+    const std::string bytes(static_cast<const char*>(stored.data_ptr()), stored.nbytes());
+    WriteSafetensors(folder_ / "model.safetensors", {{"w", {name, {2}, bytes}}});
+    auto weights = Open();
+    ASSERT_THAT(weights, IsOk()) << name;
+    EXPECT_TRUE(at::equal(*weights->Take("w", {2}), values)) << name;
+  }
+}
+
 TEST_F(WeightMapTest, ReadsTensorsAtOddOffsets) {
   const std::vector<float> values = {1, 2};
   WriteSafetensors(folder_ / "model.safetensors",
