@@ -22,7 +22,8 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 def default_model() -> pathlib.Path:
     cache = os.environ.get("ESS_CACHE_DIR") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ess-profiler"
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"),
+        "ess-profiler",
     )
     return pathlib.Path(cache) / "models" / "smollm2-135m"
 
@@ -39,7 +40,9 @@ def main() -> None:
     public = transformers.AutoModelForCausalLM.from_pretrained(
         arguments.model, dtype=torch.float32, attn_implementation="eager"
     ).eval()
-    token_ids = torch.tensor([[i * 7919 % public.config.vocab_size for i in range(arguments.length)]])
+    token_ids = torch.tensor(
+        [[i * 7919 % public.config.vocab_size for i in range(arguments.length)]]
+    )
     timer = subprocess.Popen(
         [
             str(REPOSITORY / "build" / "bin" / "forward_timer"),
@@ -67,7 +70,10 @@ def main() -> None:
 
     pairs: dict[str, tuple[Callable[[], float], Callable[[], float]]] = {
         "with logits": (lambda: run_ours("logits"), lambda: run_public(public)),
-        "operators only": (lambda: run_ours("operators"), lambda: run_public(public.model)),
+        "operators only": (
+            lambda: run_ours("operators"),
+            lambda: run_public(public.model),
+        ),
     }
     print(
         f"forward pass, {arguments.model.name}, {arguments.length} tokens, "

@@ -18,7 +18,9 @@ ROWS = pytest.StashKey[list[model_parity.ParityRow]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="write the table into docs/parity.md")
+    parser.addoption(
+        "--full", action="store_true", help="write the table into docs/parity.md"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,7 +28,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def record_row(request: pytest.FixtureRequest) -> Callable[[model_parity.ParityRow], None]:
+def record_row(
+    request: pytest.FixtureRequest,
+) -> Callable[[model_parity.ParityRow], None]:
     """Adds a line to the table at the end of the run, whether the test passes or not."""
     return request.config.stash[ROWS].append
 
@@ -41,7 +45,8 @@ def capture_model_is_built() -> None:
 def smollm2() -> pathlib.Path:
     """The folder that tools/make_demo_model makes."""
     cache = os.environ.get("ESS_CACHE_DIR") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ess-profiler"
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"),
+        "ess-profiler",
     )
     folder = pathlib.Path(cache) / "models" / "smollm2-135m"
     if not (folder / "model.safetensors").exists():
@@ -79,4 +84,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if config.getoption("--full", default=False):
         text = REPORT.read_text().split(RESULTS_HEADING)[0]
         REPORT.write_text("\n".join([text + RESULTS_HEADING, "", *table(rows), ""]))
-        terminalreporter.write_line(f"written: {REPORT.relative_to(model_parity.REPOSITORY)}")
+        terminalreporter.write_line(
+            f"written: {REPORT.relative_to(model_parity.REPOSITORY)}"
+        )

@@ -23,7 +23,9 @@ BASE: dict[str, Any] = {
 }
 CASES: dict[str, dict[str, Any]] = {
     "gpt2": {},
-    "gpt2, scaled by the inverse layer index": {"scale_attn_by_inverse_layer_idx": True},
+    "gpt2, scaled by the inverse layer index": {
+        "scale_attn_by_inverse_layer_idx": True
+    },
     "gpt2, attention not scaled": {"scale_attn_weights": False},
     "gpt2, n_inner 40": {"n_inner": 40},
     "gpt2, untied, relu": {"tie_word_embeddings": False, "activation_function": "relu"},
@@ -35,9 +37,14 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def save_gpt2(folder: pathlib.Path, seed: int, **fields: Any) -> transformers.GPT2Config:
+def save_gpt2(
+    folder: pathlib.Path, seed: int, **fields: Any
+) -> transformers.GPT2Config:
     config = transformers.GPT2Config(
-        **{**BASE, **fields}, attn_implementation="eager", bos_token_id=0, eos_token_id=0
+        **{**BASE, **fields},
+        attn_implementation="eager",
+        bos_token_id=0,
+        eos_token_id=0,
     )
     model = transformers.GPT2LMHeadModel(config)
     model_parity.random_weights(model, seed)
@@ -47,7 +54,9 @@ def save_gpt2(folder: pathlib.Path, seed: int, **fields: Any) -> transformers.GP
 
 @pytest.mark.parametrize("case", CASES)
 def test_gpt2_equals_transformers(
-    case: str, tmp_path: pathlib.Path, record_row: Callable[[model_parity.ParityRow], None]
+    case: str,
+    tmp_path: pathlib.Path,
+    record_row: Callable[[model_parity.ParityRow], None],
 ) -> None:
     seed = 50 + list(CASES).index(case)
     config = save_gpt2(tmp_path, seed, **CASES[case])
@@ -66,7 +75,8 @@ def test_the_canonical_checkpoint_layout_is_read(
     config = save_gpt2(tmp_path, seed=60)
     weights = tmp_path / "model.safetensors"
     tensors = {
-        name.removeprefix("transformer."): tensor for name, tensor in load_file(weights).items()
+        name.removeprefix("transformer."): tensor
+        for name, tensor in load_file(weights).items()
     }
     for layer in range(config.n_layer):
         tensors[f"h.{layer}.attn.bias"] = torch.ones(1, 1, 48, 48).tril()

@@ -99,7 +99,9 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def save_llama(folder: pathlib.Path, seed: int, **fields: Any) -> transformers.LlamaConfig:
+def save_llama(
+    folder: pathlib.Path, seed: int, **fields: Any
+) -> transformers.LlamaConfig:
     config = transformers.LlamaConfig(**{**BASE, **fields})
     model = transformers.LlamaForCausalLM(config)
     model_parity.random_weights(model, seed)
@@ -109,7 +111,9 @@ def save_llama(folder: pathlib.Path, seed: int, **fields: Any) -> transformers.L
 
 @pytest.mark.parametrize("case", CASES)
 def test_llama_equals_transformers(
-    case: str, tmp_path: pathlib.Path, record_row: Callable[[model_parity.ParityRow], None]
+    case: str,
+    tmp_path: pathlib.Path,
+    record_row: Callable[[model_parity.ParityRow], None],
 ) -> None:
     seed = list(CASES).index(case)
     config = save_llama(tmp_path, seed, **CASES[case])
@@ -133,7 +137,9 @@ def test_old_spellings_of_rope_scaling_are_read(
     file.write_text(json.dumps(fields))
     prompts = model_parity.random_prompts(RAGGED, config.vocab_size, seed=20)
 
-    row = model_parity.compare("llama, config.json of transformers 4", tmp_path, prompts)
+    row = model_parity.compare(
+        "llama, config.json of transformers 4", tmp_path, prompts
+    )
 
     record_row(row)
     model_parity.check(row)
@@ -142,12 +148,18 @@ def test_old_spellings_of_rope_scaling_are_read(
 def test_a_prompt_whose_heads_go_in_several_groups_equals_transformers(
     tmp_path: pathlib.Path, record_row: Callable[[model_parity.ParityRow], None]
 ) -> None:
-    fields = {"num_attention_heads": 8, "num_key_value_heads": 2, "num_hidden_layers": 1}
+    fields = {
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "num_hidden_layers": 1,
+    }
     config = save_llama(tmp_path, seed=21, max_position_embeddings=4096, **fields)
     # 3 maps of 2300 x 2300 fit into a group, fewer than the 4 heads that share keys.
     prompts = model_parity.random_prompts([2300], config.vocab_size, seed=21)
 
-    row = model_parity.compare("llama, heads in groups", tmp_path, prompts, tolerances=())
+    row = model_parity.compare(
+        "llama, heads in groups", tmp_path, prompts, tolerances=()
+    )
 
     record_row(row)
     model_parity.check(row)
