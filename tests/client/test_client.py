@@ -142,7 +142,7 @@ def test_every_status_code_has_its_exception(
 def test_a_server_that_is_not_there_is_unavailable_with_its_address() -> None:
     with (
         Client("127.0.0.1:1") as client,
-        pytest.raises(ess_client.Unavailable, match="no server answers at 127.0.0.1:1"),
+        pytest.raises(ess_client.Unavailable, match=r"no server answers at 127\.0\.0\.1:1"),
     ):
         client.models()
 

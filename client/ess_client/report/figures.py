@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ BLUE, VERMILION, GREY, INK = "#0072B2", "#D55E00", "#8a8f98", "#22262b"
 MAX_TOKEN_LABELS = 72
 MAX_LAYER_LABELS = 32
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {  # matplotlib.rcParams
     "font.family": "sans-serif",
     "font.sans-serif": ["Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans"],
     "font.size": 9.5,
@@ -53,7 +54,9 @@ def position_figure(data: MeasureData, view: PromptView) -> str:
     heat_height = min(max(0.13 * len(data.layer_names), 1.1), 5.0)
     with mpl.rc_context(STYLE):
         heights = (1.75, heat_height)
-        figure = Figure(figsize=(WIDTH, sum(heights) + 1.55))
+        labels = _token_labels(view)
+        below = 0.16 + 0.064 * max((len(text) for text in labels.values()), default=6)
+        figure = Figure(figsize=(WIDTH, sum(heights) + below + 0.43))
         grid = figure.add_gridspec(
             2,
             2,
@@ -62,12 +65,12 @@ def position_figure(data: MeasureData, view: PromptView) -> str:
             left=0.075,
             right=0.945,
             top=1 - 0.32 / figure.get_figheight(),
-            bottom=1.12 / figure.get_figheight(),
+            bottom=below / figure.get_figheight(),
             hspace=0.07,
             wspace=0.03,
         )
         curve = figure.add_subplot(grid[0, 0])
-        heat = figure.add_subplot(grid[1, 0], sharex=curve)
+        heat = figure.add_subplot(grid[1, 0])
         _draw_curve(curve, data, view)
         image = heat.imshow(
             data.layer_by_position(view),
@@ -80,7 +83,7 @@ def position_figure(data: MeasureData, view: PromptView) -> str:
         )
         _color_bar(figure, image, figure.add_subplot(grid[1, 1]), data.mean_label)
         _layer_axis(heat, data.layer_names)
-        _token_axis(heat, view)
+        _token_axis(heat, view, labels)
         return _data_uri(figure)
 
 
@@ -122,7 +125,7 @@ def _draw_curve(axes: Axes, data: MeasureData, view: PromptView) -> None:
     values = data.total_by_position(view)
     columns = np.arange(len(values))
     few = len(values) <= MAX_TOKEN_LABELS
-    for column in np.flatnonzero(view.separators):
+    for column in np.flatnonzero(view.separators).tolist():
         axes.axvline(column, color=VERMILION, linewidth=0.9 if few else 0.6, alpha=0.45, zorder=1)
     axes.plot(
         columns,
@@ -164,7 +167,7 @@ def _mark_dips(
         if dip.column - last >= spacing:
             axes.text(
                 dip.column,
-                y - 0.10 * top,
+                max(y - 0.10 * top, 0.15 * top),
                 f"−{dip.depth:.0%}",  # noqa: RUF001
                 ha="center",
                 va="top",
@@ -176,27 +179,30 @@ def _mark_dips(
             last = dip.column
 
 
-def _token_axis(axes: Axes, view: PromptView) -> None:
-    """Every token where there is room; else every n-th, with its position before it."""
+def _token_labels(view: PromptView) -> dict[int, str]:
+    """By column: every token where there is room; else every n-th, its position before it."""
     columns = len(view.positions)
-    axes.set_xlim(-0.5, columns - 0.5)
     step = -(-columns // MAX_TOKEN_LABELS)
-    shown = range(0, columns, step)
     if not view.tokens:
-        axes.set_xticks(list(shown)[:: max(1, len(shown) // 16)])
-        axes.set_xticklabels([str(view.positions[t]) for t in axes.get_xticks().astype(int)])
+        return {c: str(view.positions[c]) for c in _position_ticks(view.positions)}
+    if step == 1:
+        return {c: label(view.tokens[c]) for c in range(columns)}
+    return {c: f"{view.positions[c]}  {label(view.tokens[c], 10)}" for c in range(0, columns, step)}
+
+
+def _token_axis(axes: Axes, view: PromptView, labels: dict[int, str]) -> None:
+    axes.set_xlim(-0.5, len(view.positions) - 0.5)
+    axes.set_xticks(list(labels), list(labels.values()), fontsize=8 if len(labels) > 40 else 9)
+    axes.tick_params(axis="x", length=2, pad=2, rotation=90 if view.tokens else 0)
+    if not view.tokens:
         axes.set_xlabel("position")
-        return
-    texts = [label(view.tokens[c], 14 if step == 1 else 10) for c in shown]
-    if step > 1:
-        texts = [f"{view.positions[c]}  {text}" for c, text in zip(shown, texts, strict=True)]
-    axes.set_xticks(list(shown), texts, rotation=90, fontsize=8 if columns > 40 else 9)
-    for column, text in zip(shown, axes.get_xticklabels(), strict=True):
+    for column, text in zip(labels, axes.get_xticklabels(), strict=True):
         text.set_parse_math(False)
         if view.separators[column]:
             text.set_color(VERMILION)
             text.set_fontweight("bold")
-    axes.tick_params(axis="x", length=2, pad=2)
+            if len(text.get_text()) <= 2:  # A lone full stop is hard to see.
+                text.set_fontsize(13)
 
 
 def _layer_axis(axes: Axes, names: Sequence[str]) -> None:
@@ -240,7 +246,7 @@ def _draw_utilization(axes: Axes, data: MeasureData) -> None:
             )
     axes.grid(axis="x", color="#e3e6ea", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.tick_params(axis="y", labelleft=False, length=0)
+    axes.tick_params(axis="y", length=0, labelsize=8.5)
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("ESS / TSS")
     axes.set_title("Utilization by layer", loc="left", fontsize=10, fontweight="bold")
@@ -263,7 +269,7 @@ def _color_map() -> Any:
 
 def _color_bar(figure: Figure, image: Any, axes: Axes, text: str) -> None:
     bar = figure.colorbar(image, cax=axes)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.yaxis.set_major_locator(MaxNLocator(5))
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     bar.ax.tick_params(length=2, labelsize=8)
@@ -272,5 +278,8 @@ def _color_bar(figure: Figure, image: Any, axes: Axes, text: str) -> None:
 
 def _data_uri(figure: Figure) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        # The browser's fonts draw the text; what matplotlib's own lack does not matter.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

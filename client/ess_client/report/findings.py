@@ -92,8 +92,8 @@ def _utilization(data: MeasureData) -> list[str]:
     saturated = [name for value, name in known if value >= SATURATED]
     idle = [name for value, name in known if value <= IDLE]
     for names, text in (
-        (saturated, f"saturated (at least {SATURATED:.0%} of the TSS): a larger state may help"),
-        (idle, f"nearly idle (at most {IDLE:.0%} of the TSS): most of the state is unused"),
+        (saturated, f"saturated: at least {100 * SATURATED:g} % of the TSS in use"),
+        (idle, f"nearly idle: at most {100 * IDLE:g} % of the TSS in use"),
     ):
         if names:
             plural = "s" if len(names) > 1 else ""
