@@ -55,7 +55,7 @@ def position_figure(data: MeasureData, view: PromptView) -> str:
     with mpl.rc_context(STYLE):
         heights = (1.75, heat_height)
         labels = _token_labels(view)
-        below = 0.16 + 0.064 * max((len(text) for text in labels.values()), default=6)
+        below = max(0.5, 0.18 + 0.064 * max(len(text) for text in labels.values()))
         figure = Figure(figsize=(WIDTH, sum(heights) + below + 0.43))
         grid = figure.add_gridspec(
             2,
@@ -115,7 +115,7 @@ def layer_figure(data: MeasureData) -> str:
         _color_bar(figure, image, figure.add_subplot(grid[0, 1]), data.mean_label)
         _layer_axis(heat, data.layer_names)
         _head_axis(heat, data.heads)
-        heat.set_title("ESS by head", loc="left", fontsize=10, fontweight="bold")
+        heat.set_title(data.head_title, loc="left", fontsize=10, fontweight="bold")
         if wide:
             _draw_utilization(figure.add_subplot(grid[0, 3], sharey=heat), data)
         return _data_uri(figure)
@@ -143,7 +143,7 @@ def _draw_curve(axes: Axes, data: MeasureData, view: PromptView) -> None:
     axes.set_xlim(-0.5, len(values) - 0.5)
     axes.set_ylabel(data.total_label)
     axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short_number(value)))
     axes.grid(axis="y", color="#e3e6ea", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(axis="x", bottom=False, labelbottom=False, top=True, labeltop=True, pad=1)
@@ -158,19 +158,23 @@ def _draw_curve(axes: Axes, data: MeasureData, view: PromptView) -> None:
 def _mark_dips(
     axes: Axes, data: MeasureData, view: PromptView, values: npt.NDArray[np.float64], top: float
 ) -> None:
-    """The largest dips, marked below the curve with their size."""
+    """The largest dips with their size, below the curve, or above it where there is no room."""
     last = -np.inf
     spacing = len(values) / 24
     for dip in sorted(data.dips(view), key=lambda dip: dip.column):
-        y = values[dip.column]
-        axes.plot(dip.column, y - 0.055 * top, marker="^", color=VERMILION, markersize=5, zorder=4)
+        y = float(values[dip.column])
+        side = -1 if y > 0.28 * top else 1
+        marker = "^" if side < 0 else "v"
+        axes.plot(
+            dip.column, y + side * 0.055 * top, marker, color=VERMILION, markersize=5, zorder=4
+        )
         if dip.column - last >= spacing:
             axes.text(
                 dip.column,
-                max(y - 0.10 * top, 0.15 * top),
+                y + side * 0.10 * top,
                 f"−{dip.depth:.0%}",  # noqa: RUF001
                 ha="center",
-                va="top",
+                va="top" if side < 0 else "bottom",
                 fontsize=8,
                 color=VERMILION,
                 zorder=5,
@@ -218,7 +222,7 @@ def _layer_axis(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _head_axis(axes: Axes, heads: npt.NDArray[np.int32]) -> None:
-    step = max(1, -(-len(heads) // 16))
+    step = next(s for s in _ROUND_STEPS if len(heads) / s <= 17)
     shown = range(0, len(heads), step)
     axes.set_xticks(list(shown), [str(heads[i]) for i in shown], fontsize=8.5)
     axes.set_xlabel("head")
@@ -257,10 +261,16 @@ def _position_ticks(positions: npt.NDArray[np.int32]) -> list[int]:
     span = int(positions[-1]) - int(positions[0]) + 1 if len(positions) else 1
     step = next(s for s in _ROUND_STEPS if span / s <= 17)
     columns = [c for c, position in enumerate(positions) if position % step == 0]
-    return columns or list(range(0, len(positions), max(1, len(positions) // 16)))
+    if len(columns) >= min(6, len(positions)):
+        return columns
+    return list(range(0, len(positions), -(-len(positions) // 16)))
 
 
 _ROUND_STEPS = [m * 10**e for e in range(12) for m in (1, 2, 5)]
+
+
+def _short_number(value: float) -> str:
+    return f"{value / 1e6:.4g} M" if abs(value) >= 1e6 else number(value)
 
 
 def _color_map() -> Any:

@@ -84,7 +84,8 @@ def _utilization(data: MeasureData) -> list[str]:
     ordered = sorted(known, key=lambda pair: pair[0])
     sentences = []
     if len(ordered) > 1:
-        least, most = ordered[:NAMED], ordered[::-1][:NAMED]
+        named = min(NAMED, len(ordered) // 2)
+        least, most = ordered[:named], ordered[::-1][:named]
         sentences.append(
             f"Utilization is highest in {_joined(_layer_shares(most))} and lowest in "
             f"{_joined(_layer_shares(least))}."
