@@ -176,12 +176,13 @@ class ProfileAssembler:
             raise Internal(f"{where}: shape {list(piece.shape)}, expected {list(shape)}")
         values = np.frombuffer(piece.values, "<f4")
         first, size = piece.first_element, int(np.prod(shape))
-        if first != received[piece.measure] or first + values.size > size:
+        if not 0 <= first <= first + values.size <= size:
             raise Internal(f"{where}: elements from {first} on are out of place")
-        if values.size == size:
-            rows[:, : shape[1]] = values.reshape(shape)
-        else:
-            rows[np.unravel_index(np.arange(first, first + values.size), shape)] = values
+        # Runs may come in any order; NaN marks what has not come yet.
+        target = np.unravel_index(np.arange(first, first + values.size), shape)
+        if not np.isnan(rows[target]).all():
+            raise Internal(f"{where}: elements from {first} on came twice")
+        rows[target] = values
         received[piece.measure] += values.size
         if values.size and (received == expected).all():
             self._done += 1

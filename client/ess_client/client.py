@@ -30,13 +30,13 @@ class Client:
 
     Every call takes `timeout` in seconds. Where it is None the constructor's holds, and where that
     is None: 600 s for profiles, loading and unloading, 30 s for the rest. Out of time, the call
-    raises DeadlineExceeded and the server stops the work.
+    raises DeadlineExceeded and the server stops the work. Proxies of the environment are not used.
     """
 
     def __init__(self, address: str = DEFAULT_ADDRESS, timeout: float | None = None) -> None:
         self.address = address
         self._timeout = timeout
-        self._channel = grpc.insecure_channel(address)
+        self._channel = grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)])
         self._stub: Any = profiler_pb2_grpc.EssProfilerStub(self._channel)  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> Client:

@@ -174,7 +174,7 @@ class BandedOperator(Operator):
 
 def _as_array(value: Any, label: str, dtypes: tuple[np.dtype[Any], ...]) -> Array:
     is_torch = hasattr(value, "detach")
-    array = value if is_torch else np.asarray(value)
+    array: Any = value if is_torch else np.asarray(value)
     found = str(array.dtype).removeprefix("torch.") if is_torch else array.dtype.name
     names = [dtype.name for dtype in dtypes]
     if found not in names:

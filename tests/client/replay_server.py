@@ -21,7 +21,7 @@ class ReplayServer(profiler_pb2_grpc.EssProfilerServicer):
         self.requests: list[Any] = []
         self.failure: tuple[grpc.StatusCode, str] | None = None
         self.hold: threading.Event | None = None
-        self.ended = threading.Event()
+        self.started, self.ended = threading.Event(), threading.Event()
         self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
         profiler_pb2_grpc.add_EssProfilerServicer_to_server(self, self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
@@ -36,6 +36,7 @@ class ReplayServer(profiler_pb2_grpc.EssProfilerServicer):
     def Profile(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802
         self._start(request, context)
         context.add_callback(self.ended.set)
+        self.started.set()
         for response in self.responses:
             yield response
             if self.hold is not None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,6 +161,26 @@ def test_a_malformed_line_of_prompts_is_named(ess: Ess, tmp_path: Path) -> None:
 
     assert result.exit_code == 3
     assert "line 2: needs text or token_ids" in result.stderr
+
+
+def test_an_interrupt_stops_the_call_with_its_own_exit_code(
+    server: ReplayServer, ragged: Profile
+) -> None:
+    server.responses = list(messages_of(ragged))
+    server.hold = threading.Event()
+    command = [sys.executable, "-c", "from ess_client.cli.main import app; app()"]
+    command += ["profile", "--model", "tiny", "--prompt", "a", "--server", server.address]
+
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert server.started.wait(30)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=30)
+        stopped = server.ended.wait(10)
+        server.hold.set()
+
+    assert process.returncode == 130
+    assert stderr.endswith("ess: interrupted\n")
+    assert stopped
 
 
 def test_help_lists_the_exit_codes_and_version_prints_it(ess: Ess) -> None:

@@ -30,6 +30,23 @@ def test_a_streamed_profile_has_the_servers_values(
     assert profile.peak_host_bytes == 1 << 20
 
 
+def test_slices_may_come_in_any_order(
+    client: Client, server: ReplayServer, ragged: Profile
+) -> None:
+    responses = list(messages_of(ragged))
+    blocks = [i for i, r in enumerate(responses) if r.WhichOneof("message") == "ess"]
+    for index, other in zip(blocks, reversed(blocks), strict=True):
+        if index < other:
+            responses[index], responses[other] = responses[other], responses[index]
+    for index in blocks:
+        slices = list(responses[index].ess.slices)
+        del responses[index].ess.slices[:]
+        responses[index].ess.slices.extend(reversed(slices))
+    server.responses = responses
+
+    assert_same(client.profile("tiny", prompts=["a", "b", "c"]), ragged)
+
+
 def test_selected_heads_and_positions_and_singular_values_are_decoded(
     client: Client, server: ReplayServer
 ) -> None:
@@ -142,7 +159,7 @@ def test_every_status_code_has_its_exception(
 def test_a_server_that_is_not_there_is_unavailable_with_its_address() -> None:
     with (
         Client("127.0.0.1:1") as client,
-        pytest.raises(ess_client.Unavailable, match="no server answers at 127.0.0.1:1"),
+        pytest.raises(ess_client.Unavailable, match=r"no server answers at 127\.0\.0\.1:1"),
     ):
         client.models()
 

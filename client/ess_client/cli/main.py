@@ -75,7 +75,7 @@ def profile(
         typer.Option(
             "--prompts",
             metavar="FILE.jsonl",
-            help='Lines of {"text": "..."} or {"token_ids": [...]}, optionally an "id"; - is stdin.',
+            help='Lines of {"text": "..."} or {"token_ids": [...]}, optional "id"; - is stdin.',
         ),
     ] = None,
     token_ids: Annotated[

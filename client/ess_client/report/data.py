@@ -57,6 +57,10 @@ class MeasureData:
         return "total ESS" if self._is_state_size else "total"
 
     @property
+    def head_title(self) -> str:
+        return "ESS by head" if self._is_state_size else "Mean by head"
+
+    @property
     def _is_state_size(self) -> bool:
         return parse_measure(self.measure).is_state_size
 

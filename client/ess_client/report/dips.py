@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-REACH = 6  # Positions that count as shortly before and after.
+REACH = 4  # Positions that count as shortly before and after.
 MIN_DEPTH = 0.05
 MAX_DIPS = 6
 
 
 @dataclass(frozen=True)
 class Dip:
-    """depth: how far below the lower of the two sides' means, as a fraction of it."""
+    """depth: how far below the mean of its two sides, as a fraction of it."""
 
     column: int
     position: int
@@ -22,16 +22,16 @@ class Dip:
 
 
 def depths(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Depth of every column; NaN within two columns of an end, where one side is missing.
+    """Depth of every column; NaN within REACH columns of an end, where a side is short.
 
-    A side is the median of its REACH columns. The lower side counts, so that a curve's rise at the
-    start and its fall at the end are no dips.
+    A side is the median of its REACH columns. The mean of both sides follows a curve that rises or
+    falls evenly, whose depth is 0; below 0 the value stands out upwards.
     """
     result = np.full(len(values), np.nan)
-    for column in range(2, len(values) - 2):
-        before = float(np.median(values[max(0, column - REACH) : column]))
+    for column in range(REACH, len(values) - REACH):
+        before = float(np.median(values[column - REACH : column]))
         after = float(np.median(values[column + 1 : column + 1 + REACH]))
-        level = min(before, after)
+        level = (before + after) / 2
         if level > 0:
             result[column] = 1 - values[column] / level
     return result

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ BLUE, VERMILION, GREY, INK = "#0072B2", "#D55E00", "#8a8f98", "#22262b"
 MAX_TOKEN_LABELS = 72
 MAX_LAYER_LABELS = 32
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {  # matplotlib.rcParams
     "font.family": "sans-serif",
     "font.sans-serif": ["Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans"],
     "font.size": 9.5,
@@ -53,7 +54,9 @@ def position_figure(data: MeasureData, view: PromptView) -> str:
     heat_height = min(max(0.13 * len(data.layer_names), 1.1), 5.0)
     with mpl.rc_context(STYLE):
         heights = (1.75, heat_height)
-        figure = Figure(figsize=(WIDTH, sum(heights) + 1.55))
+        labels = _token_labels(view)
+        below = max(0.5, 0.18 + 0.064 * max(len(text) for text in labels.values()))
+        figure = Figure(figsize=(WIDTH, sum(heights) + below + 0.43))
         grid = figure.add_gridspec(
             2,
             2,
@@ -62,12 +65,12 @@ def position_figure(data: MeasureData, view: PromptView) -> str:
             left=0.075,
             right=0.945,
             top=1 - 0.32 / figure.get_figheight(),
-            bottom=1.12 / figure.get_figheight(),
+            bottom=below / figure.get_figheight(),
             hspace=0.07,
             wspace=0.03,
         )
         curve = figure.add_subplot(grid[0, 0])
-        heat = figure.add_subplot(grid[1, 0], sharex=curve)
+        heat = figure.add_subplot(grid[1, 0])
         _draw_curve(curve, data, view)
         image = heat.imshow(
             data.layer_by_position(view),
@@ -80,7 +83,7 @@ def position_figure(data: MeasureData, view: PromptView) -> str:
         )
         _color_bar(figure, image, figure.add_subplot(grid[1, 1]), data.mean_label)
         _layer_axis(heat, data.layer_names)
-        _token_axis(heat, view)
+        _token_axis(heat, view, labels)
         return _data_uri(figure)
 
 
@@ -112,7 +115,7 @@ def layer_figure(data: MeasureData) -> str:
         _color_bar(figure, image, figure.add_subplot(grid[0, 1]), data.mean_label)
         _layer_axis(heat, data.layer_names)
         _head_axis(heat, data.heads)
-        heat.set_title("ESS by head", loc="left", fontsize=10, fontweight="bold")
+        heat.set_title(data.head_title, loc="left", fontsize=10, fontweight="bold")
         if wide:
             _draw_utilization(figure.add_subplot(grid[0, 3], sharey=heat), data)
         return _data_uri(figure)
@@ -122,7 +125,7 @@ def _draw_curve(axes: Axes, data: MeasureData, view: PromptView) -> None:
     values = data.total_by_position(view)
     columns = np.arange(len(values))
     few = len(values) <= MAX_TOKEN_LABELS
-    for column in np.flatnonzero(view.separators):
+    for column in np.flatnonzero(view.separators).tolist():
         axes.axvline(column, color=VERMILION, linewidth=0.9 if few else 0.6, alpha=0.45, zorder=1)
     axes.plot(
         columns,
@@ -140,7 +143,7 @@ def _draw_curve(axes: Axes, data: MeasureData, view: PromptView) -> None:
     axes.set_xlim(-0.5, len(values) - 0.5)
     axes.set_ylabel(data.total_label)
     axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short_number(value)))
     axes.grid(axis="y", color="#e3e6ea", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(axis="x", bottom=False, labelbottom=False, top=True, labeltop=True, pad=1)
@@ -155,19 +158,23 @@ def _draw_curve(axes: Axes, data: MeasureData, view: PromptView) -> None:
 def _mark_dips(
     axes: Axes, data: MeasureData, view: PromptView, values: npt.NDArray[np.float64], top: float
 ) -> None:
-    """The largest dips, marked below the curve with their size."""
+    """The largest dips with their size, below the curve, or above it where there is no room."""
     last = -np.inf
     spacing = len(values) / 24
     for dip in sorted(data.dips(view), key=lambda dip: dip.column):
-        y = values[dip.column]
-        axes.plot(dip.column, y - 0.055 * top, marker="^", color=VERMILION, markersize=5, zorder=4)
+        y = float(values[dip.column])
+        side = -1 if y > 0.28 * top else 1
+        marker = "^" if side < 0 else "v"
+        axes.plot(
+            dip.column, y + side * 0.055 * top, marker, color=VERMILION, markersize=5, zorder=4
+        )
         if dip.column - last >= spacing:
             axes.text(
                 dip.column,
-                y - 0.10 * top,
+                y + side * 0.10 * top,
                 f"−{dip.depth:.0%}",  # noqa: RUF001
                 ha="center",
-                va="top",
+                va="top" if side < 0 else "bottom",
                 fontsize=8,
                 color=VERMILION,
                 zorder=5,
@@ -176,27 +183,30 @@ def _mark_dips(
             last = dip.column
 
 
-def _token_axis(axes: Axes, view: PromptView) -> None:
-    """Every token where there is room; else every n-th, with its position before it."""
+def _token_labels(view: PromptView) -> dict[int, str]:
+    """By column: every token where there is room; else every n-th, its position before it."""
     columns = len(view.positions)
-    axes.set_xlim(-0.5, columns - 0.5)
     step = -(-columns // MAX_TOKEN_LABELS)
-    shown = range(0, columns, step)
     if not view.tokens:
-        axes.set_xticks(list(shown)[:: max(1, len(shown) // 16)])
-        axes.set_xticklabels([str(view.positions[t]) for t in axes.get_xticks().astype(int)])
+        return {c: str(view.positions[c]) for c in _position_ticks(view.positions)}
+    if step == 1:
+        return {c: label(view.tokens[c]) for c in range(columns)}
+    return {c: f"{view.positions[c]}  {label(view.tokens[c], 10)}" for c in range(0, columns, step)}
+
+
+def _token_axis(axes: Axes, view: PromptView, labels: dict[int, str]) -> None:
+    axes.set_xlim(-0.5, len(view.positions) - 0.5)
+    axes.set_xticks(list(labels), list(labels.values()), fontsize=8 if len(labels) > 40 else 9)
+    axes.tick_params(axis="x", length=2, pad=2, rotation=90 if view.tokens else 0)
+    if not view.tokens:
         axes.set_xlabel("position")
-        return
-    texts = [label(view.tokens[c], 14 if step == 1 else 10) for c in shown]
-    if step > 1:
-        texts = [f"{view.positions[c]}  {text}" for c, text in zip(shown, texts, strict=True)]
-    axes.set_xticks(list(shown), texts, rotation=90, fontsize=8 if columns > 40 else 9)
-    for column, text in zip(shown, axes.get_xticklabels(), strict=True):
+    for column, text in zip(labels, axes.get_xticklabels(), strict=True):
         text.set_parse_math(False)
         if view.separators[column]:
             text.set_color(VERMILION)
             text.set_fontweight("bold")
-    axes.tick_params(axis="x", length=2, pad=2)
+            if len(text.get_text()) <= 2:  # A lone full stop is hard to see.
+                text.set_fontsize(13)
 
 
 def _layer_axis(axes: Axes, names: Sequence[str]) -> None:
@@ -212,7 +222,7 @@ def _layer_axis(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _head_axis(axes: Axes, heads: npt.NDArray[np.int32]) -> None:
-    step = max(1, -(-len(heads) // 16))
+    step = next(s for s in _ROUND_STEPS if len(heads) / s <= 17)
     shown = range(0, len(heads), step)
     axes.set_xticks(list(shown), [str(heads[i]) for i in shown], fontsize=8.5)
     axes.set_xlabel("head")
@@ -240,7 +250,7 @@ def _draw_utilization(axes: Axes, data: MeasureData) -> None:
             )
     axes.grid(axis="x", color="#e3e6ea", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.tick_params(axis="y", labelleft=False, length=0)
+    axes.tick_params(axis="y", length=0, labelsize=8.5)
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("ESS / TSS")
     axes.set_title("Utilization by layer", loc="left", fontsize=10, fontweight="bold")
@@ -251,10 +261,16 @@ def _position_ticks(positions: npt.NDArray[np.int32]) -> list[int]:
     span = int(positions[-1]) - int(positions[0]) + 1 if len(positions) else 1
     step = next(s for s in _ROUND_STEPS if span / s <= 17)
     columns = [c for c, position in enumerate(positions) if position % step == 0]
-    return columns or list(range(0, len(positions), max(1, len(positions) // 16)))
+    if len(columns) >= min(6, len(positions)):
+        return columns
+    return list(range(0, len(positions), -(-len(positions) // 16)))
 
 
 _ROUND_STEPS = [m * 10**e for e in range(12) for m in (1, 2, 5)]
+
+
+def _short_number(value: float) -> str:
+    return f"{value / 1e6:.4g} M" if abs(value) >= 1e6 else number(value)
 
 
 def _color_map() -> Any:
@@ -263,7 +279,7 @@ def _color_map() -> Any:
 
 def _color_bar(figure: Figure, image: Any, axes: Axes, text: str) -> None:
     bar = figure.colorbar(image, cax=axes)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.yaxis.set_major_locator(MaxNLocator(5))
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     bar.ax.tick_params(length=2, labelsize=8)
@@ -272,5 +288,8 @@ def _color_bar(figure: Figure, image: Any, axes: Axes, text: str) -> None:
 
 def _data_uri(figure: Figure) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        # The browser's fonts draw the text; what matplotlib's own lack does not matter.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -84,7 +84,8 @@ def _utilization(data: MeasureData) -> list[str]:
     ordered = sorted(known, key=lambda pair: pair[0])
     sentences = []
     if len(ordered) > 1:
-        least, most = ordered[:NAMED], ordered[::-1][:NAMED]
+        named = min(NAMED, len(ordered) // 2)
+        least, most = ordered[:named], ordered[::-1][:named]
         sentences.append(
             f"Utilization is highest in {_joined(_layer_shares(most))} and lowest in "
             f"{_joined(_layer_shares(least))}."
@@ -92,8 +93,8 @@ def _utilization(data: MeasureData) -> list[str]:
     saturated = [name for value, name in known if value >= SATURATED]
     idle = [name for value, name in known if value <= IDLE]
     for names, text in (
-        (saturated, f"saturated (at least {SATURATED:.0%} of the TSS): a larger state may help"),
-        (idle, f"nearly idle (at most {IDLE:.0%} of the TSS): most of the state is unused"),
+        (saturated, f"saturated: at least {100 * SATURATED:g} % of the TSS in use"),
+        (idle, f"nearly idle: at most {100 * IDLE:g} % of the TSS in use"),
     ):
         if names:
             plural = "s" if len(names) > 1 else ""

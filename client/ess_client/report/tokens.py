@@ -23,6 +23,8 @@ def is_separator(token: str) -> bool:
     text = token.replace("▁", " ").strip(" ")
     if _SPECIAL.fullmatch(text) or "\n" in text:
         return True
-    return bool(text) and all(c in _SENTENCE_ENDS or c in "\"')" for c in text) and text[0] not in (
-        "\"')"
+    return (
+        bool(text)
+        and all(c in _SENTENCE_ENDS or c in "\"')" for c in text)
+        and text[0] not in ("\"')")
     )
