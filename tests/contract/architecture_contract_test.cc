@@ -57,10 +57,20 @@ class ArchitectureContractTest : public ::testing::TestWithParam<Architecture> {
 
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
-  absl::StatusOr<LoadedModel> Load() const {
+  absl::StatusOr<LoadedModel> Load(bool as_stored = false) const {
     std::ofstream(folder_ / "config.json") << config_.dump();
     ess::testing::WriteSafetensors(folder_ / "model.safetensors", tensors_);
-    return LoadModelFolder(folder_, {});
+    return LoadModelFolder(folder_, {.device = "cpu", .as_stored = as_stored});
+  }
+
+  // Rounds every weight of the checkpoint.
+  void StoreAsBfloat16() {
+    for (auto& [name, tensor] : tensors_) {
+      const at::Tensor values =
+          at::from_blob(tensor.bytes.data(), tensor.shape, at::kFloat).to(at::kBFloat16);
+      tensor.dtype = "BF16";
+      tensor.bytes.assign(static_cast<const char*>(values.const_data_ptr()), values.nbytes());
+    }
   }
 
   int64_t mixer_count() const { return static_cast<int64_t>(model_->description().mixers.size()); }
@@ -143,6 +153,28 @@ TEST_P(ArchitectureContractTest, SizesThatWouldOverflowAreRefusedBeforeTheyAreAl
       EXPECT_TRUE(random.taken().empty());
     }
   }
+}
+
+TEST_P(ArchitectureContractTest, WeightsAsStoredGiveTheSameModelUpToTheirPrecision) {
+  StoreAsBfloat16();
+  const auto wide = Load();
+  const auto stored = Load(/*as_stored=*/true);
+  ASSERT_THAT(wide, IsOk());
+  ASSERT_THAT(stored, IsOk());
+  RecordingSink wide_sink, stored_sink;
+  std::vector<at::Tensor> wide_logits, stored_logits;
+  ASSERT_THAT(wide->model->Forward(kPrompts, wide_sink, CancellationToken(), &wide_logits), IsOk());
+  ASSERT_THAT(stored->model->Forward(kPrompts, stored_sink, CancellationToken(), &stored_logits),
+              IsOk());
+
+  EXPECT_EQ(wide->model->description().dtype, "float32");
+  EXPECT_EQ(stored->model->description().dtype, "bfloat16");
+  EXPECT_EQ(2 * stored->model->description().weight_bytes, wide->model->description().weight_bytes);
+  for (size_t p = 0; p < kPrompts.size(); ++p) {
+    EXPECT_LT((stored_logits[p] - wide_logits[p]).abs().max().item<double>(),
+              0.1 * wide_logits[p].abs().max().item<double>());
+  }
+  EXPECT_EQ(stored_sink.heads.size(), wide_sink.heads.size());
 }
 
 TEST_P(ArchitectureContractTest, ADescriptionMatchesTheWeights) {
