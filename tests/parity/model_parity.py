@@ -1,4 +1,4 @@
-"""Runs a checkpoint through our server's models and through transformers, and compares both.
+"""Runs a checkpoint through our models and through transformers, and compares both.
 
 The criteria are those of docs/parity.md: logits and operators by their largest difference, counts
 of singular values between the public counts at two tolerances around the asked one.
