@@ -4,7 +4,8 @@
 // Rules: base units, `_total` on counters, few and bounded label values: never a prompt, a request
 // id, a client's name or an error text. A name the server does not serve is model="".
 //
-// COUNTER(field, name, help, labels...)   GAUGE(...)   HISTOGRAM(field, name, help, buckets, labels...)
+// COUNTER(field, name, help, labels...)   GAUGE(...)   HISTOGRAM(field, name, help, buckets,
+// labels...)
 #pragma once
 
 // clang-format off

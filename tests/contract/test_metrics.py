@@ -3,8 +3,9 @@
 import threading
 
 import pytest
-
 from ess_client import Client, EssError
+from safetensors.torch import load_file, save_file
+
 from tests.end_to_end import tiny_models
 from tests.end_to_end.server_process import ServerProcess
 from tests.tidy.test_metrics_document import OTHERS, catalogue
@@ -33,8 +34,6 @@ def samples(tmp_path_factory):
 
 
 def put_nan_into(folder):
-    from safetensors.torch import load_file, save_file
-
     tensors = load_file(folder / "model.safetensors")
     tensors["model.layers.1.self_attn.q_proj.weight"][0, 0] = float("nan")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

@@ -3,7 +3,6 @@
 import shutil
 
 import pytest
-
 from ess_client import Client
 
 from . import tiny_models

@@ -4,9 +4,9 @@ model answers exactly as before."""
 import json
 import shutil
 
+import grpc
 import numpy as np
 import pytest
-
 from ess_client import Client, EssError
 from ess_client._proto.ess.v1 import measures_pb2, profiler_pb2, profiler_pb2_grpc
 
@@ -101,8 +101,6 @@ def test_a_bad_request_is_refused(client, unharmed, case):
 
 @pytest.mark.parametrize("tolerance", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_tolerance_out_of_range_is_refused(server, unharmed, tolerance):
-    import grpc
-
     # Straight to the wire: the client would refuse it first.
     with grpc.insecure_channel(server.address) as channel:
         request = profiler_pb2.ProfileRequest(
@@ -117,8 +115,6 @@ def test_a_tolerance_out_of_range_is_refused(server, unharmed, tolerance):
 
 
 def test_an_unknown_measure_is_refused(server, client, unharmed):
-    import grpc
-
     refused(
         lambda: client.profile("tiny-llama", token_ids=GOOD, measures="rank"),
         "INVALID_ARGUMENT",

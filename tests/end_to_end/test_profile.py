@@ -1,14 +1,16 @@
 """Profile over the wire, against float64 SVDs of the public implementation's attention maps."""
 
 import threading
+import time
 
+import grpc
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
-
-from ess_client import Cancelled, Client, DeadlineExceeded, EssError
+from ess_client import Cancelled, Client, DeadlineExceeded, EssError, ResourceExhausted
 from ess_client._proto.ess.v1 import measures_pb2, profiler_pb2, profiler_pb2_grpc
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM
 
 from . import tiny_models
 from .server_process import ServerProcess
@@ -137,8 +139,6 @@ def test_selections_pick_from_the_full_answer(client):
 
 
 def test_text_is_tokenized_as_the_public_tokenizer_does(client, model_root):
-    from tokenizers import Tokenizer
-
     texts = ["the lazy dog", "jumps!\n  over  \u00e9\u4f60 \U0001f600", "<|end|>fox"]
     profile = client.profile("tiny-llama", prompts=texts)
     tokenizer = Tokenizer.from_file(str(model_root / "tiny-llama" / "tokenizer.json"))
@@ -168,8 +168,6 @@ def test_concurrent_callers_get_the_same_bits(server):
 
 
 def test_layers_stream_in_order_and_no_message_exceeds_one_mebibyte(server):
-    import grpc
-
     with grpc.insecure_channel(server.address) as channel:
         request = profiler_pb2.ProfileRequest(
             model="tiny-llama",
@@ -253,8 +251,6 @@ def test_a_call_cancelled_in_the_queue_never_runs(slow_server):
 
 
 def test_a_full_queue_refuses_at_once(tmp_path):
-    from ess_client import ResourceExhausted
-
     tiny_models.make_large_llama(tmp_path / "slow")
     config = tmp_path / "server.textproto"
     config.write_text("max_queued_profiles: 1")
@@ -285,17 +281,11 @@ def test_a_full_queue_refuses_at_once(tmp_path):
 
 def test_a_slow_reader_holds_back_the_work_and_not_the_memory(slow_server):
     """The server keeps at most some messages for a reader that pauses; the rest waits undone."""
-    import time
-
-    import grpc
-
     with grpc.insecure_channel(slow_server.address) as channel:
         request = profiler_pb2.ProfileRequest(
             model="slow",
             prompts=[
-                profiler_pb2.Prompt(
-                    id=str(i), token_ids=profiler_pb2.TokenIds(ids=[5] * 400)
-                )
+                profiler_pb2.Prompt(id=str(i), token_ids=profiler_pb2.TokenIds(ids=[5] * 400))
                 for i in range(16)
             ],
             measures=[measures_pb2.Measure(tolerance=10.0**-k) for k in range(1, 6)],

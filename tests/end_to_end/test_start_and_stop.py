@@ -6,10 +6,10 @@ import threading
 
 import grpc
 import pytest
+from ess_client import Client, Unavailable
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from ess_client import Client
-
-from .server_process import ServerProcess, run_server
+from .server_process import ROOT, ServerProcess, run_server
 
 
 def test_the_ready_line_names_the_ports_that_were_bound(server):
@@ -82,9 +82,9 @@ def test_a_configured_model_is_served_under_its_name(tmp_path, model_root):
 
 
 def test_a_preload_is_resident_at_the_ready_line(model_root):
-    with ServerProcess(f"--model_root={model_root}", "--preload=tiny-gpt2") as server:
-        with Client(server.address) as client:
-            states = {model.name: model.state for model in client.models()}
+    flags = (f"--model_root={model_root}", "--preload=tiny-gpt2")
+    with ServerProcess(*flags) as server, Client(server.address) as client:
+        states = {model.name: model.state for model in client.models()}
     assert states["tiny-gpt2"].lower() == "ready"
     assert states["tiny-llama"].lower() == "cold"
 
@@ -140,9 +140,6 @@ def test_sigterm_lets_a_running_profile_finish(model_root):
 
 
 def test_a_draining_server_is_not_serving_and_refuses_new_work(model_root):
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-    from ess_client import Unavailable
 
     with ServerProcess(f"--model_root={model_root}") as server, Client(server.address) as client:
         watch_channel = grpc.insecure_channel(server.address)
@@ -170,3 +167,9 @@ def test_a_draining_server_is_not_serving_and_refuses_new_work(model_root):
         thread.join(60)
         assert server.process.wait(60) == 0
         watch_channel.close()
+
+
+def test_the_example_configuration_works():
+    example = ROOT / "deploy" / "ess_server.textproto"
+    with ServerProcess(f"--config={example}") as server, Client(server.address) as client:
+        assert client.server_info().max_prompts == 256

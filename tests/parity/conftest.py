@@ -18,9 +18,7 @@ ROWS = pytest.StashKey[list[model_parity.ParityRow]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--full", action="store_true", help="write the table into docs/parity.md"
-    )
+    parser.addoption("--full", action="store_true", help="write the table into docs/parity.md")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -84,6 +82,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if config.getoption("--full", default=False):
         text = REPORT.read_text().split(RESULTS_HEADING)[0]
         REPORT.write_text("\n".join([text + RESULTS_HEADING, "", *table(rows), ""]))
-        terminalreporter.write_line(
-            f"written: {REPORT.relative_to(model_parity.REPOSITORY)}"
-        )
+        terminalreporter.write_line(f"written: {REPORT.relative_to(model_parity.REPOSITORY)}")

@@ -32,12 +32,8 @@ class ParityRow:
     lengths: list[int]
     logits: float = 0.0  # Largest |ours - public| / largest |public|, over prompts.
     operators: float = 0.0  # The same, over prompts and layers.
-    undecided: dict[float, float] = dataclasses.field(
-        default_factory=dict
-    )  # By tolerance.
-    outside: dict[float, int] = dataclasses.field(
-        default_factory=dict
-    )  # Counts out of bounds.
+    undecided: dict[float, float] = dataclasses.field(default_factory=dict)  # By tolerance.
+    outside: dict[float, int] = dataclasses.field(default_factory=dict)  # Counts out of bounds.
 
 
 def random_weights(model: torch.nn.Module, seed: int, scale: float = 0.35) -> None:
@@ -73,16 +69,12 @@ def run_ours(
         "--threads=2",
     ]
     command += [f"--measure=tolerance:{tolerance}" for tolerance in tolerances]
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return load_file(out)
 
 
-def run_public(
-    folder: pathlib.Path, prompt: list[int]
-) -> tuple[np.ndarray, list[np.ndarray]]:
+def run_public(folder: pathlib.Path, prompt: list[int]) -> tuple[np.ndarray, list[np.ndarray]]:
     """Logits [L, V] and attention maps [H, L, L] by layer; the model is fresh for each prompt,
     because dynamic rotary frequencies remember the longest prompt seen."""
     model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -139,9 +131,7 @@ def compare(
     for index, prompt in enumerate(prompts):
         logits, operators = run_public(folder, prompt)
         check_not_uniform(operators)
-        row.logits = max(
-            row.logits, relative_difference(ours[f"prompt.{index}.logits"], logits)
-        )
+        row.logits = max(row.logits, relative_difference(ours[f"prompt.{index}.logits"], logits))
         for layer, public in enumerate(operators):
             prefix = f"prompt.{index}.{layer:03}."
             mine = ours[prefix + "operator"]

@@ -23,9 +23,7 @@ BASE: dict[str, Any] = {
 }
 CASES: dict[str, dict[str, Any]] = {
     "gpt2": {},
-    "gpt2, scaled by the inverse layer index": {
-        "scale_attn_by_inverse_layer_idx": True
-    },
+    "gpt2, scaled by the inverse layer index": {"scale_attn_by_inverse_layer_idx": True},
     "gpt2, attention not scaled": {"scale_attn_weights": False},
     "gpt2, n_inner 40": {"n_inner": 40},
     "gpt2, untied, relu": {"tie_word_embeddings": False, "activation_function": "relu"},
@@ -37,9 +35,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def save_gpt2(
-    folder: pathlib.Path, seed: int, **fields: Any
-) -> transformers.GPT2Config:
+def save_gpt2(folder: pathlib.Path, seed: int, **fields: Any) -> transformers.GPT2Config:
     config = transformers.GPT2Config(
         **{**BASE, **fields},
         attn_implementation="eager",
@@ -75,8 +71,7 @@ def test_the_canonical_checkpoint_layout_is_read(
     config = save_gpt2(tmp_path, seed=60)
     weights = tmp_path / "model.safetensors"
     tensors = {
-        name.removeprefix("transformer."): tensor
-        for name, tensor in load_file(weights).items()
+        name.removeprefix("transformer."): tensor for name, tensor in load_file(weights).items()
     }
     for layer in range(config.n_layer):
         tensors[f"h.{layer}.attn.bias"] = torch.ones(1, 1, 48, 48).tril()

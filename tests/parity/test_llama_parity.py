@@ -99,9 +99,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def save_llama(
-    folder: pathlib.Path, seed: int, **fields: Any
-) -> transformers.LlamaConfig:
+def save_llama(folder: pathlib.Path, seed: int, **fields: Any) -> transformers.LlamaConfig:
     config = transformers.LlamaConfig(**{**BASE, **fields})
     model = transformers.LlamaForCausalLM(config)
     model_parity.random_weights(model, seed)
@@ -137,9 +135,7 @@ def test_old_spellings_of_rope_scaling_are_read(
     file.write_text(json.dumps(fields))
     prompts = model_parity.random_prompts(RAGGED, config.vocab_size, seed=20)
 
-    row = model_parity.compare(
-        "llama, config.json of transformers 4", tmp_path, prompts
-    )
+    row = model_parity.compare("llama, config.json of transformers 4", tmp_path, prompts)
 
     record_row(row)
     model_parity.check(row)
@@ -157,9 +153,7 @@ def test_a_prompt_whose_heads_go_in_several_groups_equals_transformers(
     # 3 maps of 2300 x 2300 fit into a group, fewer than the 4 heads that share keys.
     prompts = model_parity.random_prompts([2300], config.vocab_size, seed=21)
 
-    row = model_parity.compare(
-        "llama, heads in groups", tmp_path, prompts, tolerances=()
-    )
+    row = model_parity.compare("llama, heads in groups", tmp_path, prompts, tolerances=())
 
     record_row(row)
     model_parity.check(row)

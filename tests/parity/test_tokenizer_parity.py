@@ -1,4 +1,4 @@
-"""The server's tokenizer against the Python package `tokenizers`, on the demo model and tiny ones."""
+"""The server's tokenizer against the package `tokenizers`, on the demo model and tiny ones."""
 
 import json
 import random

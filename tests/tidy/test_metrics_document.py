@@ -1,4 +1,4 @@
-"""docs/metrics.md lists the metrics of the catalogue, with their types and labels, and no others."""
+"""docs/metrics.md lists the metrics of the catalogue, with types and labels, and no others."""
 
 import re
 
@@ -21,7 +21,8 @@ OTHERS = {
 def catalogue():
     """Name -> (type, labels)."""
     text = CATALOGUE.read_text().replace("\\\n", " ")
-    entries = re.findall(r"\b(COUNTER|GAUGE|HISTOGRAM)\(\s*\w+,\s*((?:[^()]|\([^()]*\))*?)\)\s", text)
+    entry = r"\b(COUNTER|GAUGE|HISTOGRAM)\(\s*\w+,\s*((?:[^()]|\([^()]*\))*?)\)\s"
+    entries = re.findall(entry, text)
     metrics = {}
     for kind, arguments in entries:
         strings = re.findall(r'"([^"]*)"', arguments)

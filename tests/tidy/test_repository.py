@@ -42,9 +42,7 @@ def lists(path):
 @pytest.mark.parametrize("pattern", ["tests/*.cc", "server/*.cc", "server/*.h"])
 def test_every_source_is_built(pattern):
     """A test that no CMakeLists.txt names would disappear unseen."""
-    forgotten = [
-        relative(path) for path in tracked_files(pattern) if path.name not in lists(path)
-    ]
+    forgotten = [relative(path) for path in tracked_files(pattern) if path.name not in lists(path)]
     assert not forgotten
 
 
@@ -60,9 +58,10 @@ def test_every_header_begins_with_its_purpose_and_has_a_guard():
 
 def test_documents_name_sources_that_exist():
     """Backquoted paths in docs/ and README.md."""
+    source = re.compile(r"`((?:server|client|proto|tests|tools|cmake|docs|deploy)/[\w./-]+)`")
     missing = []
     for path in tracked_files("docs/*.md", "README.md"):
-        for name in re.findall(r"`((?:server|client|proto|tests|tools|cmake|docs)/[\w./-]+)`", path.read_text()):
+        for name in source.findall(path.read_text()):
             if not (ROOT / name).exists():
                 missing.append(f"{relative(path)}: {name}")
     assert not missing
