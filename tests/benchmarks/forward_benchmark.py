@@ -1,7 +1,8 @@
 """Forward pass with every attention map captured: ours against transformers, float32 eager.
 
 Rounds alternate between the two, on the same threads, so that a busy machine slows both. Prints the
-fastest round of each, because other work only ever adds time, and the ratio: above 1, ours is faster.
+fastest round of each, because other work only ever adds time, and the ratio: above 1, ours is
+faster.
 """
 
 from __future__ import annotations

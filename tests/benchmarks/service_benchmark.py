@@ -17,7 +17,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from ess_client import Client  # noqa: E402
-
 from tests.end_to_end.server_process import ServerProcess  # noqa: E402
 
 MODEL = "smollm2-135m"

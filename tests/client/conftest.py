@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ess_client import Client, Profile
 from replay_server import ReplayServer
 from synthetic import make_profile
+
+from ess_client import Client, Profile
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from concurrent import futures
 from typing import Any
 
 import grpc
+
 from ess_client._proto.ess.v1 import models_pb2, operators_pb2, profiler_pb2_grpc, server_pb2
 
 

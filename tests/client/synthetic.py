@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+
 from ess_client import LayerResult, Profile, Prompt, parse_measure
 from ess_client._proto.ess.v1 import measures_pb2, models_pb2, profiler_pb2
 from ess_client._requests import measure_message

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from ess_client import InvalidArgument, Profile
 from synthetic import make_profile
+
+from ess_client import InvalidArgument, Profile
 
 SUBSETS = [
     kept

@@ -11,15 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ess_client
 import grpc
 import pandas as pd
 import pytest
-from ess_client import Profile, load_profile
-from ess_client.cli.main import app
 from replay_server import ReplayServer
 from synthetic import messages_of
 from typer.testing import CliRunner
+
+import ess_client
+from ess_client import Profile, load_profile
+from ess_client.cli.main import app
 
 Ess = Callable[..., Any]
 

@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import ess_client
 import grpc
 import numpy as np
 import pytest
-from ess_client import Client, Profile, Progress
 from replay_server import ReplayServer
 from synthetic import make_profile, messages_of
 from test_storage import assert_same
+
+import ess_client
+from ess_client import Client, Profile, Progress
 
 
 @pytest.mark.parametrize("piece", [1, 7, 10_000])

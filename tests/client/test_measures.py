@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ess_client import InvalidArgument, canonical_measure
 from ess_client._requests import measure_from_message, measure_message
 from ess_client.measures import parse_measure, parse_measures, shortest

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from replay_server import ReplayServer, operator_answer
+
 from ess_client import (
     BandedOperator,
     Client,
@@ -19,7 +21,6 @@ from ess_client import (
     InvalidArgument,
     Unimplemented,
 )
-from replay_server import ReplayServer, operator_answer
 
 L, N = 6, 3
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from synthetic import make_profile
+
 from ess_client import InvalidArgument, Profile
 from ess_client import profile as profile_module
-from synthetic import make_profile
 
 
 def test_one_operator_is_an_array_with_the_models_head_indices() -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from synthetic import make_profile
+
 from ess_client import LayerResult, Profile, Prompt
 from ess_client.report import render_report, write_report
 from ess_client.report.dips import find_dips
 from ess_client.report.tokens import is_separator, label
-from synthetic import make_profile
 
 
 def pictures(page: str) -> list[str]:

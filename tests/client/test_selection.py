@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from ess_client import InvalidArgument
 from ess_client.selection import Range, compress, indices_below, parse_indices, parse_layers
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ess_client import DataLoss, Profile, load_profile
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from synthetic import make_profile
+
+from ess_client import DataLoss, Profile, load_profile
 
 
 def assert_same(first: Profile, second: Profile) -> None:

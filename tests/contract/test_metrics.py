@@ -3,9 +3,9 @@
 import threading
 
 import pytest
-from ess_client import Client, EssError
 from safetensors.torch import load_file, save_file
 
+from ess_client import Client, EssError
 from tests.end_to_end import tiny_models
 from tests.end_to_end.server_process import ServerProcess
 from tests.tidy.test_metrics_document import OTHERS, catalogue

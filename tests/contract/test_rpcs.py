@@ -2,9 +2,9 @@
 
 import grpc
 import pytest
-from ess_client._proto.ess.v1 import profiler_pb2
 from google.protobuf.message_factory import GetMessageClass
 
+from ess_client._proto.ess.v1 import profiler_pb2
 from tests.end_to_end.server_process import ServerProcess
 
 SERVICE = profiler_pb2.DESCRIPTOR.services_by_name["EssProfiler"]

@@ -1,8 +1,9 @@
-"""A server with small models, shared by the tests of a session; tests that break things start their own."""
+"""A server with small models for all tests; a test that breaks the server starts its own."""
 
 import shutil
 
 import pytest
+
 from ess_client import Client
 
 from . import tiny_models

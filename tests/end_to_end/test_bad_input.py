@@ -7,6 +7,7 @@ import shutil
 import grpc
 import numpy as np
 import pytest
+
 from ess_client import Client, EssError
 from ess_client._proto.ess.v1 import measures_pb2, profiler_pb2, profiler_pb2_grpc
 

@@ -2,6 +2,7 @@
 
 import psutil
 import pytest
+
 from ess_client import AlreadyExists, Client, FailedPrecondition, NotFound
 
 from . import tiny_models

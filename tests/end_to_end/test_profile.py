@@ -7,10 +7,11 @@ import grpc
 import numpy as np
 import pytest
 import torch
-from ess_client import Cancelled, Client, DeadlineExceeded, EssError, ResourceExhausted
-from ess_client._proto.ess.v1 import measures_pb2, profiler_pb2, profiler_pb2_grpc
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
+
+from ess_client import Cancelled, Client, DeadlineExceeded, EssError, ResourceExhausted
+from ess_client._proto.ess.v1 import measures_pb2, profiler_pb2, profiler_pb2_grpc
 
 from . import tiny_models
 from .server_process import ServerProcess

@@ -6,8 +6,9 @@ import threading
 
 import grpc
 import pytest
-from ess_client import Client, Unavailable
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from ess_client import Client, Unavailable
 
 from .server_process import ROOT, ServerProcess, run_server
 
