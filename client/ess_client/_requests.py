@@ -106,8 +106,13 @@ def model_options(
     alias: str | None = None,
     device: str | None = None,
     pinned: bool = False,
-) -> models_pb2.ModelOptions:
-    """Load options. random_init: a seed, or {"seed": 0}. dtype: "float32" or "as_stored"."""
+) -> models_pb2.ModelOptions | None:
+    """Load options. random_init: a seed, or {"seed": 0}. dtype: "float32" or "as_stored".
+
+    None when nothing is asked for: then the server's own options for the model hold.
+    """
+    if not (alias or device or pinned or dtype is not None or random_init is not None):
+        return None
     if dtype is not None and dtype not in _DTYPES:
         raise InvalidArgument(f"dtype '{dtype}'; it is float32 or as_stored")
     options = models_pb2.ModelOptions(alias=alias, device=device, pinned=pinned)

@@ -106,3 +106,13 @@ def test_the_server_describes_itself(own_client):
     assert {"llama", "gpt2"} <= set(info.architectures)
     assert info.default_measures == ("tolerance:0.001",)
     assert info.uptime_seconds > 0
+
+
+def test_loading_without_options_keeps_those_of_the_configuration(tmp_path, model_root):
+    config = tmp_path / "server.textproto"
+    config.write_text(
+        f"models {{ name: 'mine' path: '{model_root / 'tiny-llama'}' options {{ pinned: true }} }}"
+    )
+    with ServerProcess(f"--config={config}") as server, Client(server.address) as client:
+        client.profile("mine", token_ids=[[1]])
+        assert client.load_model("mine").state == "ready"
