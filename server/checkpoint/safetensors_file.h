@@ -32,8 +32,8 @@ class SafetensorsFile {
  public:
   // Opens the file and checks all of its header, in the order of the reference library: sizes,
   // JSON, types, that the tensors tile the data without holes or overlap, and that shape and bytes
-  // agree. Nothing is allocated for a tensor. `display_name` stands in messages. Errors: kDataLoss
-  // names the file, the tensor, what was found and what was expected.
+  // agree. Nothing is allocated for a tensor. `display_name` stands in messages.
+  // Errors: kDataLoss  names the file, the tensor, what was found and what was expected.
   static absl::StatusOr<std::unique_ptr<SafetensorsFile>> Open(const std::filesystem::path& path,
                                                                const std::string& display_name);
   ~SafetensorsFile();
