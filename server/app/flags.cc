@@ -47,7 +47,9 @@ class FirstError : public google::protobuf::io::ErrorCollector {
 absl::Status ReadConfigFile(const std::string& path, v1::ServerConfig& config) {
   std::ifstream file(path);
   std::stringstream text;
-  if (!file || !(text << file.rdbuf())) {
+  // An empty file is a configuration too, and inserting nothing counts as a failure.
+  if (file && file.peek() != std::ifstream::traits_type::eof()) text << file.rdbuf();
+  if (!file.is_open() || file.bad() || !text) {
     return absl::InvalidArgumentError(fmt::format("config: cannot read '{}'", path));
   }
   FirstError error;
@@ -77,7 +79,7 @@ void OverrideFromFlags(v1::ServerConfig& config) {
 // Sets a field that is 0 to its default and checks that it is not negative.
 template <typename T>
 absl::Status Complete(const char* field, T value, T fallback, auto set) {
-  if (value < 0) {
+  if (!(value >= 0)) {  // NaN too.
     return absl::InvalidArgumentError(
         fmt::format("{}: {} is negative; it must be at least 1, or 0 for the default of {}", field,
                     value, fallback));
@@ -136,6 +138,8 @@ absl::Status CompleteServerConfig(v1::ServerConfig& config) {
                     [&](int v) { config.set_max_queued_profiles(v); }),
       Complete<double>("max_reference_work", config.max_reference_work(), 2e12,
                        [&](double v) { config.set_max_reference_work(v); }),
+      Complete<int64_t>("max_result_bytes", config.max_result_bytes(), int64_t{16} << 30,
+                        [&](int64_t v) { config.set_max_result_bytes(v); }),
       Complete<double>("drain_seconds", config.drain_seconds(), 25,
                        [&](double v) { config.set_drain_seconds(v); }),
       Complete<int>("max_metrics_layers", config.max_metrics_layers(), 256,

@@ -1,18 +1,18 @@
 #include "server/checkpoint/safetensors_file.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
+#include <cerrno>
 #include <optional>
 #include <utility>
 
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 #include "server/base/json_file.h"
+#include "server/base/log.h"
 #include "server/base/status_macros.h"
 
 namespace ess::checkpoint {
@@ -84,7 +84,7 @@ absl::StatusOr<TensorEntry> ParseEntry(const std::string& name, const nlohmann::
 absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(
     const std::filesystem::path& path, const std::string& display_name) {
   auto file = std::unique_ptr<SafetensorsFile>(new SafetensorsFile(display_name));
-  absl::Status status = file->Map(path);
+  absl::Status status = file->OpenDescriptor(path);
   if (status.ok()) status = file->ParseHeader();
   if (status.ok()) status = file->CheckTiling();
   if (!status.ok()) {
@@ -94,34 +94,43 @@ absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(
 }
 
 SafetensorsFile::~SafetensorsFile() {
-  if (file_ != nullptr) munmap(const_cast<std::byte*>(file_), file_size_);
+  if (descriptor_ >= 0) close(descriptor_);
 }
 
-absl::Status SafetensorsFile::Map(const std::filesystem::path& path) {
-  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) return absl::DataLossError("cannot be opened");
+absl::Status SafetensorsFile::OpenDescriptor(const std::filesystem::path& path) {
+  // O_NONBLOCK: a named pipe without a writer must not stop the load.
+  descriptor_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (descriptor_ < 0) return absl::DataLossError("cannot be opened");
   struct stat info {};
-  const bool regular = fstat(descriptor, &info) == 0 && S_ISREG(info.st_mode);
-  void* mapping = MAP_FAILED;
-  if (regular && info.st_size >= 8) {
-    mapping =
-        mmap(nullptr, static_cast<size_t>(info.st_size), PROT_READ, MAP_PRIVATE, descriptor, 0);
+  if (fstat(descriptor_, &info) != 0 || !S_ISREG(info.st_mode)) {
+    return absl::DataLossError("is not a file");
   }
-  close(descriptor);
-  if (!regular) return absl::DataLossError("is not a file");
   if (info.st_size < 8) {
     return absl::DataLossError(
         fmt::format("{} bytes; a safetensors file has at least 8", info.st_size));
   }
-  if (mapping == MAP_FAILED) return absl::DataLossError("cannot be mapped into memory");
-  file_ = static_cast<const std::byte*>(mapping);
   file_size_ = static_cast<uint64_t>(info.st_size);
+  return absl::OkStatus();
+}
+
+absl::Status SafetensorsFile::ReadAt(uint64_t offset, std::span<std::byte> out) const {
+  while (!out.empty()) {
+    const ssize_t count = pread(descriptor_, out.data(), out.size(), static_cast<off_t>(offset));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return absl::DataLossError("cannot be read");
+    if (count == 0) {
+      return absl::DataLossError(fmt::format(
+          "ends at {} of {} bytes: it became shorter while it was read", offset, file_size_));
+    }
+    offset += static_cast<uint64_t>(count);
+    out = out.subspan(static_cast<size_t>(count));
+  }
   return absl::OkStatus();
 }
 
 absl::Status SafetensorsFile::ParseHeader() {
   uint64_t header_bytes = 0;
-  std::memcpy(&header_bytes, file_, sizeof(header_bytes));
+  ESS_RETURN_IF_ERROR(ReadAt(0, std::as_writable_bytes(std::span(&header_bytes, 1))));
   if (header_bytes > kMaxHeaderBytes) {
     return absl::DataLossError(
         fmt::format("the header claims {} bytes; the limit is {}", header_bytes, kMaxHeaderBytes));
@@ -131,7 +140,8 @@ absl::Status SafetensorsFile::ParseHeader() {
         "the header claims {} bytes; the file has {}: truncated?", header_bytes, file_size_));
   }
   data_offset_ = 8 + header_bytes;
-  const std::string text(reinterpret_cast<const char*>(file_) + 8, header_bytes);
+  std::string text(header_bytes, '\0');
+  ESS_RETURN_IF_ERROR(ReadAt(8, std::as_writable_bytes(std::span(text))));
   if (text.empty() || text.front() != '{') {
     return absl::DataLossError("the header does not begin with '{'");
   }
@@ -176,16 +186,9 @@ absl::Status SafetensorsFile::CheckTiling() const {
   return absl::OkStatus();
 }
 
-std::span<const std::byte> SafetensorsFile::Data(const TensorEntry& entry) const {
-  return {file_ + data_offset_ + entry.begin, entry.end - entry.begin};
-}
-
-void SafetensorsFile::Forget(const TensorEntry& entry) const {
-  // Whole pages inside the tensor only.
-  const uint64_t page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-  const uint64_t begin = (data_offset_ + entry.begin + page - 1) / page * page;
-  const uint64_t end = (data_offset_ + entry.end) / page * page;
-  if (end > begin) madvise(const_cast<std::byte*>(file_) + begin, end - begin, MADV_DONTNEED);
+absl::Status SafetensorsFile::Read(const TensorEntry& entry, std::span<std::byte> out) const {
+  ESS_CHECK(out.size() == entry.end - entry.begin);
+  return ReadAt(data_offset_ + entry.begin, out);
 }
 
 }  // namespace ess::checkpoint

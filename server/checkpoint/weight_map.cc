@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <optional>
 #include <set>
@@ -184,12 +183,15 @@ absl::StatusOr<at::Tensor> WeightMap::Take(std::string_view name, at::IntArrayRe
   }
   const at::ScalarType type = state_->as_stored && *stored != at::kDouble ? *stored : at::kFloat;
   at::Tensor tensor;
-  ESS_RETURN_IF_ERROR(CatchTorch(fmt::format("tensor '{}'", name), [&] {
-    // One copy into memory of our own: aligned, and the file may go.
+  ESS_RETURN_IF_ERROR(CatchTorch(fmt::format("tensor '{}'", name), [&]() -> absl::Status {
+    // Memory of our own: aligned, and the file may go.
     tensor = at::empty(shape, at::TensorOptions().dtype(*stored));
-    const std::span<const std::byte> data = weight.file->Data(entry);
-    if (!data.empty()) std::memcpy(tensor.data_ptr(), data.data(), data.size());
-    weight.file->Forget(entry);
+    const absl::Status read =
+        weight.file->Read(entry, {static_cast<std::byte*>(tensor.data_ptr()), tensor.nbytes()});
+    if (!read.ok()) {
+      return absl::DataLossError(fmt::format("{}: tensor '{}': {}", weight.file->display_name(),
+                                             name, std::string(read.message())));
+    }
     tensor = tensor.to(state_->device, type);
     return absl::OkStatus();
   }));

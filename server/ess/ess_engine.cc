@@ -34,6 +34,14 @@ absl::Status CheckRequest(const operators::SequenceOperator& op,
   return absl::OkStatus();
 }
 
+// Whether the inertia tree may leave this measure to SVD. A row of attention sums to 1, so
+// sigma_1 <= sqrt(L); 1e-6 leaves room for other operators of that size.
+bool MayBeTooSmallForTree(const Measure& measure, int64_t length) {
+  if (measure.kind == Kind::kHeadRelative) return measure.value < kSmallestTreeTolerance;
+  return measure.kind == Kind::kTolerance &&
+         measure.value < std::max(1e-6, kSmallestTreeTolerance * std::sqrt(length));
+}
+
 std::string RouteName(const Measure& measure, int64_t by_reference, int64_t heads) {
   if (measure.kind == Kind::kFrobeniusNorm) return "prefix_sums";
   if (by_reference == 0) return "inertia_tree";
@@ -75,7 +83,10 @@ bool NeedsReference(const Measure& measure) {
 
 double ReferenceWork(std::span<const Measure> measures, int64_t length,
                      std::span<const int64_t> positions) {
-  if (std::none_of(measures.begin(), measures.end(), NeedsReference)) return 0;
+  const bool needed = std::any_of(measures.begin(), measures.end(), [length](const Measure& m) {
+    return NeedsReference(m) || MayBeTooSmallForTree(m, length);
+  });
+  if (!needed) return 0;
   double operations = 0;
   for (const int64_t position : positions) {
     const double m = static_cast<double>(std::max(position, length - position));

@@ -53,7 +53,9 @@ class EssEngine {
 bool NeedsReference(const Measure& measure);
 
 // Floating point operations of the reference route for one head: sum over the positions of
-// 4 m n^2 - 4/3 n^3 with m = max(i, L - i), n = min(i, L - i). 0 when no measure needs it.
+// 4 m n^2 - 4/3 n^3 with m = max(i, L - i), n = min(i, L - i). 0 when no measure needs it. Counts
+// that may be too small for the tree need it: head_relative below 1e-7, tolerance below 1e-6 or
+// 1e-7 sqrt(L).
 double ReferenceWork(std::span<const Measure> measures, int64_t length,
                      std::span<const int64_t> positions);
 

@@ -16,10 +16,6 @@ namespace {
 
 using Kind = Measure::Kind;
 
-// Below this share of max_i sigma_1(H_i) the inertia tree's rounding decides the counts; SVD does
-// not mind (docs/ess.md).
-constexpr double kSmallestTreeTolerance = 1e-7;
-
 absl::Status CheckFinite(std::span<const double> matrix, int64_t length, int64_t head) {
   for (int64_t x = 0; x < static_cast<int64_t>(matrix.size()); ++x) {
     if (std::isfinite(matrix[x])) [[likely]]

@@ -16,6 +16,10 @@ class SequenceOperator;
 
 namespace ess {
 
+// Below this share of max_i sigma_1(H_i) the inertia tree's rounding decides the counts; SVD does
+// not mind (docs/ess.md).
+inline constexpr double kSmallestTreeTolerance = 1e-7;
+
 // One thread's scratch, and the head that it holds.
 struct HeadWork {
   std::vector<double> matrix;  // T / scale, [L, L]; its largest entry in H_1 .. is in [0.5, 1).

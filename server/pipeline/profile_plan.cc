@@ -38,6 +38,21 @@ absl::Status CheckTokens(const std::vector<int64_t>& ids, const std::string& pro
   return absl::OkStatus();
 }
 
+// The part of an ascending list that is below `count`.
+std::vector<int64_t> Below(const std::vector<int64_t>& indices, int64_t count) {
+  return {indices.begin(), std::lower_bound(indices.begin(), indices.end(), count)};
+}
+
+int64_t ResultBytes(const ProfilePlan& plan, const std::vector<Measure>& measures) {
+  int64_t heads = 0;
+  int64_t positions = 0;
+  int64_t values = 0;
+  for (const PlannedLayer& layer : plan.layers) heads += static_cast<int64_t>(layer.heads.size());
+  for (const auto& selected : plan.positions) positions += static_cast<int64_t>(selected.size());
+  for (const Measure& measure : measures) values += measure.ValuesPerPosition();
+  return static_cast<int64_t>(sizeof(float)) * heads * positions * values;
+}
+
 // The selected mixers, in the order of computation.
 absl::StatusOr<std::vector<int64_t>> SelectLayers(const LayerSelection& selection,
                                                   const std::vector<models::Mixer>& mixers) {
@@ -91,15 +106,16 @@ absl::StatusOr<ProfilePlan> MakeProfilePlan(const ProfileJob& job,
   ESS_RETURN_IF_ERROR(CheckExists(job.heads, most_heads, "heads", "heads"));
   ESS_RETURN_IF_ERROR(CheckExists(job.positions, longest, "positions", "positions"));
 
+  const std::vector<int64_t> all_heads = SelectedIndices(job.heads, most_heads);
   for (int64_t mixer : mixers) {
-    std::vector<int64_t> heads = SelectedIndices(job.heads, model.mixers[mixer].head_count);
+    std::vector<int64_t> heads = Below(all_heads, model.mixers[mixer].head_count);
     if (!heads.empty()) plan.layers.push_back({.mixer = mixer, .heads = std::move(heads)});
   }
   plan.all_positions = SelectedIndices(job.positions, longest);
   double reference_work = 0;
   for (const std::vector<int64_t>& ids : token_ids) {
     const int64_t length = static_cast<int64_t>(ids.size());
-    plan.positions.push_back(SelectedIndices(job.positions, length));
+    plan.positions.push_back(Below(plan.all_positions, length));
     const double work = ReferenceWork(job.measures, length, plan.positions.back());
     for (const PlannedLayer& layer : plan.layers) {
       reference_work += work * static_cast<double>(layer.heads.size());
@@ -111,6 +127,12 @@ absl::StatusOr<ProfilePlan> MakeProfilePlan(const ProfileJob& job,
         "every position); the limit is {:.2g} (max_reference_work); ask for tolerance or "
         "head_relative, shorter prompts, or fewer layers, heads or positions",
         reference_work, limits.max_reference_work));
+  }
+  if (const int64_t bytes = ResultBytes(plan, job.measures); bytes > limits.max_result_bytes) {
+    return absl::InvalidArgumentError(fmt::format(
+        "measures: the answer would have {} bytes; the limit is {} (max_result_bytes); ask for "
+        "fewer measures, prompts, layers, heads or positions",
+        bytes, limits.max_result_bytes));
   }
   plan.token_ids = std::move(token_ids);
   return plan;

@@ -16,6 +16,10 @@ int64_t LargestIndex(const IndexRange& range) {
 }  // namespace
 
 absl::Status ValidateSelection(const IndexSelection& selection, const std::string& field) {
+  if (selection.ranges.size() > kMaxRanges) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}: {} ranges; the limit is {}", field, selection.ranges.size(), kMaxRanges));
+  }
   for (const IndexRange& range : selection.ranges) {
     if (range.first < 0 || range.last < range.first || range.stride < 1) {
       return absl::InvalidArgumentError(

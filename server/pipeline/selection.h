@@ -21,13 +21,16 @@ struct IndexSelection {
   std::vector<IndexRange> ranges;
 };
 
-// Errors: kInvalidArgument  a negative index, last < first, stride < 1: names `field` and the
-// range.
+// More ranges than any list of positions needs: what a request can cost has a bound.
+inline constexpr size_t kMaxRanges = 16384;
+
+// Errors: kInvalidArgument  a negative index, last < first, stride < 1, more than kMaxRanges: names
+//         `field` and the range.
 absl::Status ValidateSelection(const IndexSelection& selection, const std::string& field);
 
 // The selected indices in [0, count), ascending, each once. Those that do not exist are left out.
 // REQUIRES: ValidateSelection is OK.
-// Cost: O(count + ranges), whatever the ranges say.
+// Cost: O(count * ranges) at worst, whatever numbers the ranges hold.
 std::vector<int64_t> SelectedIndices(const IndexSelection& selection, int64_t count);
 
 // An error unless every index of every range lies in [0, count).

@@ -43,14 +43,16 @@ absl::StatusOr<CatalogueEntry> ModelCatalogue::Find(const std::string& name) con
     if (found != configured_.end()) return found->second;
   }
   if (std::optional<CatalogueEntry> entry = FindFolder(name)) return *std::move(entry);
+  const std::string shown =
+      name.size() > kMaxNameLength ? name.substr(0, kMaxNameLength) + " ..." : name;
   std::vector<std::string> names = Names();
   const size_t total = names.size();
   if (total > kMaxNamesInMessage) names.resize(kMaxNamesInMessage);
   return absl::NotFoundError(
       total == 0
-          ? fmt::format("model: there is no model '{}'; the server has none", name)
+          ? fmt::format("model: there is no model '{}'; the server has none", shown)
           : fmt::format(
-                "model: there is no model '{}'; there {} {}{}", name, total == 1 ? "is" : "are",
+                "model: there is no model '{}'; there {} {}{}", shown, total == 1 ? "is" : "are",
                 fmt::join(names, ", "),
                 total > names.size() ? fmt::format(" and {} more", total - names.size()) : ""));
 }
@@ -62,8 +64,10 @@ std::vector<std::string> ModelCatalogue::Names() const {
     for (const auto& [name, entry] : configured_) names.insert(name);
   }
   std::error_code error;
-  for (const auto& folder : std::filesystem::directory_iterator(root_, error)) {
-    const std::string name = folder.path().filename().string();
+  // Not a range-based loop, whose steps throw.
+  for (std::filesystem::directory_iterator folder(root_, error), end; !error && folder != end;
+       folder.increment(error)) {
+    const std::string name = folder->path().filename().string();
     if (FindFolder(name)) names.insert(name);
   }
   return {names.begin(), names.end()};
@@ -79,14 +83,15 @@ absl::Status ModelCatalogue::Add(const CatalogueEntry& entry) {
   const std::optional<CatalogueEntry> folder = FindFolder(entry.name);
   absl::MutexLock lock(&mutex_);
   const auto found = configured_.find(entry.name);
-  const bool taken = found != configured_.end() ? found->second.folder != entry.folder
-                                                : folder && folder->folder != entry.folder;
-  if (taken) {
-    return absl::AlreadyExistsError(
-        fmt::format("options.alias: another model has the name '{}'", entry.name));
+  if (found == configured_.end() && !folder) {
+    configured_.emplace(entry.name, entry);
+    return absl::OkStatus();
   }
-  configured_[entry.name] = entry;
-  return absl::OkStatus();
+  if ((found != configured_.end() ? found->second : *folder).folder == entry.folder) {
+    return absl::OkStatus();
+  }
+  return absl::AlreadyExistsError(
+      fmt::format("options.alias: another model has the name '{}'", entry.name));
 }
 
 std::optional<CatalogueEntry> ModelCatalogue::FindFolder(const std::string& name) const {

@@ -43,7 +43,7 @@ class ModelCatalogue {
   // All names, sorted.
   std::vector<std::string> Names() const;
 
-  // Serves `entry` under its name from now on.
+  // Serves `entry` under its name from now on. An entry of this name and folder stays as it is.
   // Errors: kAlreadyExists    the name belongs to another folder.
   //         kInvalidArgument  not a name: letters, digits, '.', '_', '-', at most 128, no leading
   //         '.'.

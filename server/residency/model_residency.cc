@@ -9,6 +9,7 @@
 #include "fmt/format.h"
 #include "server/base/log.h"
 #include "server/base/status_macros.h"
+#include "server/base/torch_status.h"
 #include "server/checkpoint/weight_digest.h"
 
 namespace ess::residency {
@@ -27,6 +28,12 @@ absl::Status AwaitCondition(absl::Mutex& mutex, const absl::Condition& condition
     ESS_RETURN_IF_ERROR(cancellation.Check());
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckOptions(const ModelOptions& options) {
+  if (!options.random_init_seed) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "options.random_init: this server cannot initialise models; serve a checkpoint");
 }
 
 }  // namespace
@@ -71,7 +78,10 @@ absl::StatusOr<ModelLease> ModelResidency::Acquire(const std::string& name,
   absl::MutexLock lock(&mutex_);
   Slot& slot = SlotOf(name);
   ESS_RETURN_IF_ERROR(AwaitSettled(slot, cancellation));
-  if (slot.state == ModelState::kCold) LoadSlot(entry, entry.options, slot).IgnoreError();
+  if (slot.state == ModelState::kCold) {
+    ESS_RETURN_IF_ERROR(CheckOptions(entry.options));
+    LoadSlot(entry, entry.options, slot).IgnoreError();
+  }
   if (slot.state == ModelState::kFailed) {
     return absl::FailedPreconditionError(fmt::format("model '{}' could not be loaded: {}", name,
                                                      std::string(slot.failure.message())));
@@ -86,10 +96,7 @@ absl::StatusOr<ModelStatus> ModelResidency::Load(const std::string& name, const 
                                                  const CancellationToken& cancellation) {
   ESS_ASSIGN_OR_RETURN(CatalogueEntry entry, catalogue_.Find(name));
   if (options != nullptr) entry.options = *options;
-  if (entry.options.random_init_seed) {
-    return absl::FailedPreconditionError(
-        "options.random_init: this server cannot initialise models; serve a checkpoint");
-  }
+  ESS_RETURN_IF_ERROR(CheckOptions(entry.options));
   if (!alias.empty() && alias != name) {
     entry.name = alias;
     ESS_RETURN_IF_ERROR(catalogue_.Add(entry));
@@ -111,36 +118,38 @@ absl::StatusOr<ModelStatus> ModelResidency::Load(const std::string& name, const 
 absl::StatusOr<int64_t> ModelResidency::Unload(const std::string& name,
                                                const CancellationToken& cancellation) {
   ESS_RETURN_IF_ERROR(catalogue_.Find(name).status());
-  std::unique_ptr<const ResidentModel> resident;
-  {
-    absl::MutexLock lock(&mutex_);
-    Slot& slot = SlotOf(name);
-    ESS_RETURN_IF_ERROR(AwaitSettled(slot, cancellation));
-    if (slot.state == ModelState::kReady) {
-      SetState(name, slot, ModelState::kUnloading);
-      auto unused = [&slot] { return slot.leases == 0; };
-      const absl::Status waited = AwaitCondition(mutex_, absl::Condition(&unused), cancellation);
-      if (!waited.ok()) {
-        SetState(name, slot, ModelState::kReady);
-        return waited;
-      }
-      resident = std::move(slot.resident);
-      slot.description = nullptr;
+  absl::MutexLock lock(&mutex_);
+  Slot& slot = SlotOf(name);
+  ESS_RETURN_IF_ERROR(AwaitSettled(slot, cancellation));
+  int64_t bytes = 0;
+  if (slot.state == ModelState::kReady) {
+    SetState(name, slot, ModelState::kUnloading);
+    auto unused = [&slot] { return slot.leases == 0; };
+    const absl::Status waited = AwaitCondition(mutex_, absl::Condition(&unused), cancellation);
+    if (!waited.ok()) {
+      SetState(name, slot, ModelState::kReady);
+      return waited;
     }
-    slot.failure = absl::OkStatus();
-    SetState(name, slot, ModelState::kCold);
+    bytes = Free(name, slot);
   }
-  if (resident == nullptr) return 0;
-  const models::ModelDescription& description = resident->loaded.model->description();
-  const int64_t bytes = description.weight_bytes;
+  slot.failure = absl::OkStatus();
+  SetState(name, slot, ModelState::kCold);
+  return bytes;
+}
+
+int64_t ModelResidency::Free(const std::string& name, Slot& slot) {
+  std::unique_ptr<const ResidentModel> resident = std::move(slot.resident);
+  const std::shared_ptr<const models::ModelDescription> description = std::move(slot.description);
+  mutex_.Unlock();
   metrics_.model_bytes.Set({name, "device"}, 0);
-  metrics_.model_info.Remove({name, description.architecture, description.dtype,
-                              std::to_string(description.mixers.size()), description.device,
+  metrics_.model_info.Remove({name, description->architecture, description->dtype,
+                              std::to_string(description->mixers.size()), description->device,
                               options_.metrics_measure});
   resident = nullptr;
   malloc_trim(0);  // Freed weights go back to the system.
-  ESS_LOG(info, "unloaded model={} bytes={}", name, bytes);
-  return bytes;
+  ESS_LOG(info, "unloaded model={} bytes={}", name, description->weight_bytes);
+  mutex_.Lock();
+  return description->weight_bytes;
 }
 
 absl::StatusOr<ModelStatus> ModelResidency::Get(const std::string& name) const {
@@ -186,7 +195,12 @@ absl::Status ModelResidency::LoadSlot(const CatalogueEntry& entry, const ModelOp
       .as_stored = options.as_stored};
   mutex_.Unlock();
   const absl::Time start = absl::Now();
-  absl::StatusOr<ResidentModel> resident = options_.loader(entry.folder, load_options);
+  absl::StatusOr<ResidentModel> resident = absl::UnknownError("not loaded");
+  const absl::Status loaded = CatchTorch("load", [&] {
+    resident = options_.loader(entry.folder, load_options);
+    return resident.status();
+  });
+  if (!loaded.ok()) resident = loaded;
   const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
   mutex_.Lock();
 
@@ -228,7 +242,7 @@ ModelStatus ModelResidency::StatusOf(const CatalogueEntry& entry) const {
         status.reason = fmt::format("{}: {}", absl::StatusCodeToString(slot.failure.code()),
                                     std::string(slot.failure.message()));
       }
-      if (slot.state == ModelState::kReady) {
+      if (slot.resident != nullptr) {
         status.options = slot.options;
         status.description = slot.description;
         status.architecture = slot.description->architecture;

@@ -45,7 +45,7 @@ struct ModelStatus {
   std::string reason;        // Of kFailed.
   std::string architecture;  // Empty when config.json cannot be read.
   ModelOptions options;
-  // Null unless kReady.
+  // Null unless the model is in memory: kReady, or kUnloading with a lease.
   std::shared_ptr<const models::ModelDescription> description;
   std::string weight_digest;
   bool has_tokenizer = false;
@@ -92,8 +92,10 @@ class ModelResidency {
   ~ModelResidency();
 
   // The model, loaded first when it is cold.
-  // Errors: kNotFound; kFailedPrecondition  its load failed, now or before; the reason is in the
-  //         message; kCancelled, kDeadlineExceeded  while waiting.
+  // Errors: kNotFound; kFailedPrecondition  its load failed, now or before, and the reason is in
+  // the
+  //         message, or an option this server does not have; kCancelled, kDeadlineExceeded  while
+  //         waiting.
   absl::StatusOr<ModelLease> Acquire(const std::string& name,
                                      const CancellationToken& cancellation);
 
@@ -134,6 +136,9 @@ class ModelResidency {
   // REQUIRES: the slot is kCold or kFailed. Unlocks while it loads.
   absl::Status LoadSlot(const CatalogueEntry& entry, const ModelOptions& options, Slot& slot)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Takes a model that is kUnloading out of memory and returns the bytes of its weights. Unlocks
+  // meanwhile: nobody else touches a slot in that state.
+  int64_t Free(const std::string& name, Slot& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   ModelStatus StatusOf(const CatalogueEntry& entry) const;
 
   ModelCatalogue& catalogue_;

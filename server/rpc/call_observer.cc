@@ -3,12 +3,15 @@
 #include <random>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/time/clock.h"
 #include "fmt/format.h"
 #include "server/base/log.h"
 
 namespace ess::rpc {
 namespace {
+
+constexpr size_t kMaxErrorBytes = 1024;  // Of a message in the log.
 
 std::string NewRequestId() {
   thread_local std::mt19937_64 random{std::random_device{}()};
@@ -54,11 +57,13 @@ void CallObserver::Finish(const absl::Status& status, const StageTimes& stages) 
     metrics_.stage_duration.Observe({model_, stage}, stage_seconds);
     times += fmt::format(" {}={:.4f}s", stage, stage_seconds);
   }
-  // Messages of our errors name fields and limits, never prompt text.
-  ESS_LOG(
-      info, "request id={} rpc={} model={} prompts={} tokens={} code={} seconds={:.4f}{}{}",
-      request_id_, rpc_, model_, prompts_, tokens_, code, seconds, times,
-      status.ok() ? std::string() : fmt::format(" error=\"{}\"", std::string(status.message())));
+  // Messages of our errors name fields and limits, never prompt text. They quote names that callers
+  // chose: escaped, so that a line stays one line, and cut.
+  ESS_LOG(info, "request id={} rpc={} model={} prompts={} tokens={} code={} seconds={:.4f}{}{}",
+          request_id_, rpc_, model_, prompts_, tokens_, code, seconds, times,
+          status.ok() ? std::string()
+                      : fmt::format(" error=\"{}\"", absl::Utf8SafeCEscape(status.message().substr(
+                                                         0, kMaxErrorBytes))));
 }
 
 }  // namespace ess::rpc

@@ -6,6 +6,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "server/base/status_macros.h"
+#include "server/base/torch_status.h"
 #include "server/rpc/call_observer.h"
 #include "server/rpc/profile_messages.h"
 #include "server/rpc/status_to_grpc.h"
@@ -85,7 +86,8 @@ class ProfileCall : public grpc::ServerWriteReactor<v1::ProfileResponse>, privat
     context_.metrics.queue_wait.Observe({observer_.model()}, absl::ToDoubleSeconds(waited));
     stages_.Add("queue", waited);
     SetStage("running");
-    const absl::Status status = context_.pipeline.Run(job_, cancellation_, *this, stages_);
+    const absl::Status status = CatchTorch(
+        "profile", [this] { return context_.pipeline.Run(job_, cancellation_, *this, stages_); });
     SetStage("sending");
     End(status);
   }

@@ -4,6 +4,7 @@
 #include <bit>
 #include <utility>
 
+#include "fmt/format.h"
 #include "server/base/status_macros.h"
 #include "server/rpc/proto_codec.h"
 
@@ -12,6 +13,8 @@ static_assert(std::endian::native == std::endian::little,
 
 namespace ess::rpc {
 namespace {
+
+constexpr size_t kMaxMessageBytes = 1 << 20;
 
 // Payload after which a message is sent. The rest of a message (names, shapes) is far below the
 // other half of 1 MiB.
@@ -71,6 +74,13 @@ absl::Status WriteHeader(const ProfileJob& job, const ProfilePlan& plan,
   EncodeIndices(plan.all_positions, header->mutable_positions());
   header->set_prompt_count(static_cast<int32_t>(job.prompts.size()));
   header->set_server_version(server_version);
+  if (message.ByteSizeLong() > kMaxMessageBytes) {
+    return absl::InvalidArgumentError(
+        fmt::format("heads: the header of the answer would have {} bytes; the limit is {}; select "
+                    "fewer layers, "
+                    "or heads and positions in longer ranges",
+                    message.ByteSizeLong(), kMaxMessageBytes));
+  }
   return write(std::move(message));
 }
 
@@ -123,11 +133,12 @@ absl::Status WriteSummary(const ProfileSummary& summary, MessageWriter write) {
   size_t bytes = 0;
   for (size_t l = 0; l < summary.layers.size(); ++l) {
     const LayerRecord& record = summary.layers[l];
+    bool described = false;
     for (size_t begin = 0; begin < record.noise_floors.size();) {
       v1::LayerNotes* notes = message.mutable_summary()->add_layers();
       notes->set_layer(static_cast<int32_t>(l));
       notes->set_first_floor(static_cast<int64_t>(begin));
-      if (begin == 0) {
+      if (!std::exchange(described, true)) {
         for (size_t m = 0; m < record.routes.size(); ++m) {
           v1::MeasureNotes* measure = notes->add_measures();
           measure->set_measure(static_cast<int32_t>(m));

@@ -15,6 +15,7 @@ namespace ess::rpc {
 // Sends one message; an error ends the profile.
 using MessageWriter = absl::FunctionRef<absl::Status(v1::ProfileResponse message)>;
 
+// Errors: kInvalidArgument  a selection so scattered that the header exceeds 1 MiB.
 absl::Status WriteHeader(const ProfileJob& job, const ProfilePlan& plan,
                          const residency::ModelStatus& model, const std::string& server_version,
                          MessageWriter write);

@@ -10,6 +10,9 @@
 namespace ess::rpc {
 namespace {
 
+constexpr int kMaxMeasures = 64;
+constexpr size_t kMaxPromptIdBytes = 256;
+
 IndexSelection DecodeRanges(const google::protobuf::RepeatedPtrField<v1::IndexRange>& ranges) {
   IndexSelection selection;
   for (const v1::IndexRange& range : ranges) {
@@ -34,6 +37,10 @@ absl::StatusOr<std::vector<PromptInput>> DecodePrompts(const v1::ProfileRequest&
   std::set<std::string> ids;
   for (int i = 0; i < request.prompts_size(); ++i) {
     const v1::Prompt& prompt = request.prompts(i);
+    if (prompt.id().size() > kMaxPromptIdBytes) {
+      return absl::InvalidArgumentError(fmt::format("prompts[{}].id: {} bytes; the limit is {}", i,
+                                                    prompt.id().size(), kMaxPromptIdBytes));
+    }
     PromptInput input{.id = prompt.id().empty() ? std::to_string(i) : prompt.id(), .content = {}};
     if (!ids.insert(input.id).second) {
       return absl::InvalidArgumentError(
@@ -68,6 +75,11 @@ absl::StatusOr<std::vector<PromptInput>> DecodePrompts(const v1::ProfileRequest&
 absl::StatusOr<std::vector<Measure>> DecodeMeasures(const v1::ProfileRequest& request,
                                                     const RequestLimits& limits) {
   if (request.measures().empty()) return limits.default_measures;
+  if (request.measures_size() > kMaxMeasures) {
+    return absl::InvalidArgumentError(
+        fmt::format("measures: {} measures in one request; the limit is {}",
+                    request.measures_size(), kMaxMeasures));
+  }
   std::vector<Measure> measures;
   for (int i = 0; i < request.measures_size(); ++i) {
     ESS_ASSIGN_OR_RETURN(const Measure measure,

@@ -1,5 +1,7 @@
 #include "server/rpc/unary_call.h"
 
+#include "server/base/torch_status.h"
+
 namespace ess::rpc {
 
 grpc::ServerUnaryReactor* UnaryCall::Start(telemetry::Metrics& metrics,
@@ -7,7 +9,9 @@ grpc::ServerUnaryReactor* UnaryCall::Start(telemetry::Metrics& metrics,
                                            const std::string& rpc, const std::string& served_model,
                                            Work work, admission::WorkQueue* queue) {
   auto* unary = new UnaryCall(metrics, call, rpc, served_model, std::move(work));
-  auto run = [unary] { unary->End(unary->work_(unary->cancellation_)); };
+  auto run = [unary, rpc] {
+    unary->End(CatchTorch(rpc, [unary] { return unary->work_(unary->cancellation_); }));
+  };
   if (queue == nullptr) {
     run();
   } else if (const absl::Status queued = queue->Submit(run); !queued.ok()) {

@@ -84,6 +84,21 @@ CASES = {
         "INVALID_ARGUMENT",
         ["max_reference_work"],
     ),
+    "a tolerance that the fast route is too rough for": (
+        {"token_ids": [[1] * 512] * 40, "measures": "tolerance:1e-7"},
+        "INVALID_ARGUMENT",
+        ["max_reference_work"],
+    ),
+    "too many measures": (
+        {"token_ids": GOOD, "measures": [f"tolerance:{k}" for k in range(1, 66)]},
+        "INVALID_ARGUMENT",
+        ["65 measures", "64"],
+    ),
+    "prompt id too long": (
+        {"prompts": [{"id": "x" * 257, "text": "x"}]},
+        "INVALID_ARGUMENT",
+        ["prompts[0].id: 257 bytes", "256"],
+    ),
     "causal of attention": (
         {"token_ids": GOOD, "measures": "causal"},
         "INVALID_ARGUMENT",

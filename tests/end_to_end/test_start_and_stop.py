@@ -61,6 +61,13 @@ def test_a_bad_configuration_is_one_clear_line_and_a_failure(tmp_path, text, mes
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+def test_an_empty_configuration_means_the_defaults(tmp_path):
+    path = tmp_path / "server.textproto"
+    path.touch()
+    with ServerProcess(f"--config={path}") as server, Client(server.address) as client:
+        assert client.server_info().max_prompts == 256
+
+
 def test_flags_override_the_configuration_file(tmp_path, model_root):
     path = tmp_path / "server.textproto"
     path.write_text(f"model_root: '/nowhere' threads: 1 max_prompts: 3 # {model_root}\n")

@@ -25,6 +25,12 @@ TEST(CancellationTokenTest, ReportsAPastDeadline) {
   EXPECT_THAT(token.Check(), StatusIs(absl::StatusCode::kDeadlineExceeded, _));
 }
 
+TEST(CancellationTokenTest, ReportsThePastDeadlineOfACancelledCall) {
+  CancellationToken token(absl::Now() - absl::Seconds(1));
+  token.Cancel();
+  EXPECT_THAT(token.Check(), StatusIs(absl::StatusCode::kDeadlineExceeded, _));
+}
+
 TEST(CancellationTokenTest, IsOkBeforeTheDeadline) {
   CancellationToken token(absl::Now() + absl::Hours(1));
   EXPECT_THAT(token.Check(), IsOk());

@@ -1,5 +1,7 @@
 #include "server/checkpoint/safetensors_file.h"
 
+#include <sys/stat.h>
+
 #include "gmock/gmock.h"
 #include "tests/support/safetensors_writer.h"
 #include "tests/support/status_matchers.h"
@@ -43,11 +45,27 @@ TEST_F(SafetensorsFileTest, ReadsNamesTypesShapesAndBytes) {
   const TensorEntry& a = (*file)->tensors().at("a");
   EXPECT_EQ(a.dtype, "F32");
   EXPECT_EQ(a.shape, (std::vector<int64_t>{2, 1}));
-  const std::span<const std::byte> data = (*file)->Data((*file)->tensors().at("b"));
   float value = 0;
-  ASSERT_EQ(data.size(), sizeof(value));
-  std::memcpy(&value, data.data(), sizeof(value));
+  ASSERT_THAT(
+      (*file)->Read((*file)->tensors().at("b"), std::as_writable_bytes(std::span(&value, 1))),
+      IsOk());
   EXPECT_EQ(value, 3);
+}
+
+TEST_F(SafetensorsFileTest, SurvivesAFileThatBecomesShorterWhileItIsRead) {
+  WriteSafetensors(path_, {{"a", Float32Tensor({2}, {1, 2})}});
+  const auto file = Open();
+  ASSERT_THAT(file, IsOk());
+  std::filesystem::resize_file(path_, std::filesystem::file_size(path_) - 4);
+  std::vector<float> values(2);
+
+  EXPECT_THAT((*file)->Read((*file)->tensors().at("a"), std::as_writable_bytes(std::span(values))),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("became shorter")));
+}
+
+TEST_F(SafetensorsFileTest, RefusesANamedPipeWithoutWaitingForIt) {
+  ASSERT_EQ(mkfifo(path_.c_str(), 0600), 0);
+  EXPECT_THAT(Open(), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("is not a file")));
 }
 
 TEST_F(SafetensorsFileTest, TakesTensorsInAnyOrderPaddedHeadersMetadataAndEmptyTensors) {

@@ -255,6 +255,22 @@ TEST(EssEngineTest, ReferenceWorkCountsOnlyMeasuresThatNeedIt) {
   EXPECT_NEAR(ReferenceWork(slow, 10, positions), (36 - 4.0 / 3) + (500 - 500.0 / 3), 1e-9);
 }
 
+TEST(EssEngineTest, ReferenceWorkCountsTolerancesThatMayBeTooSmallForTheTree) {
+  const std::vector<int64_t> positions = {50};
+  auto work = [&positions](Kind kind, double value, int64_t length) {
+    const Measure measure{.kind = kind, .value = value};
+    return ReferenceWork({&measure, 1}, length, positions);
+  };
+
+  EXPECT_GT(work(Kind::kTolerance, 0.9e-6, 100), 0);
+  EXPECT_EQ(work(Kind::kTolerance, 1.1e-6, 100), 0);
+  // Attention that looks at one column only has sigma_1 = sqrt(L).
+  EXPECT_GT(work(Kind::kTolerance, 9e-6, 8192), 0);
+  EXPECT_EQ(work(Kind::kTolerance, 1e-5, 8192), 0);
+  EXPECT_GT(work(Kind::kHeadRelative, 0.9e-7, 100), 0);
+  EXPECT_EQ(work(Kind::kHeadRelative, 1.1e-7, 100), 0);
+}
+
 TEST(EssEngineTest, ACancelledCallStopsWithin200Milliseconds) {
   std::vector<std::vector<double>> heads(2, MakeTestOperator("uniform", 300));
   const DenseOperator op = Dense(heads);

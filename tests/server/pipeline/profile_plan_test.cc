@@ -139,5 +139,15 @@ TEST(ProfilePlanTest, NeverCountsFastMeasuresAsReferenceWork) {
               IsOk());
 }
 
+TEST(ProfilePlanTest, RefusesALargerAnswerThanAllowed) {
+  ProfileJob job = JobOf(2);
+  job.measures.push_back({.kind = Measure::Kind::kSingularValues, .count = 5});
+  // 10 heads, 3 + 1 positions, 6 floats each.
+  EXPECT_THAT(MakeProfilePlan(job, {{1, 2, 3}, {4}}, TwoLayers(), {.max_result_bytes = 960}),
+              IsOk());
+  EXPECT_THAT(MakeProfilePlan(job, {{1, 2, 3}, {4}}, TwoLayers(), {.max_result_bytes = 959}),
+              StatusIs(kInvalid, AllOf(HasSubstr("960 bytes"), HasSubstr("max_result_bytes"))));
+}
+
 }  // namespace
 }  // namespace ess

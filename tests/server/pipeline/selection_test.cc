@@ -45,6 +45,14 @@ TEST(SelectionTest, RefusesRangesThatAreNone) {
   }
 }
 
+TEST(SelectionTest, RefusesMoreRangesThanItsLimit) {
+  IndexSelection selection{std::vector<IndexRange>(kMaxRanges)};
+  EXPECT_THAT(ValidateSelection(selection, "heads"), IsOk());
+  selection.ranges.emplace_back();
+  EXPECT_THAT(ValidateSelection(selection, "heads"),
+              StatusIs(kInvalid, HasSubstr("heads: 16385 ranges; the limit is 16384")));
+}
+
 TEST(SelectionTest, NamesTheIndexThatExistsNowhere) {
   EXPECT_THAT(CheckExists({{{0, 9, 1}}}, 9, "heads", "heads"),
               StatusIs(kInvalid, HasSubstr("heads: index 9 does not exist; there are 9 heads")));

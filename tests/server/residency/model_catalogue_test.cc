@@ -72,6 +72,22 @@ TEST_F(ModelCatalogueTest, RefusesAnAliasThatIsAnotherModelsName) {
               StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("'beta'")));
 }
 
+TEST_F(ModelCatalogueTest, KeepsTheOptionsOfAnAliasThatIsThere) {
+  ModelCatalogue catalogue(root_, {});
+  CatalogueEntry entry{.name = "other", .folder = root_ / "alpha", .options = {.as_stored = true}};
+  ASSERT_THAT(catalogue.Add(entry), IsOk());
+  entry.options = {};
+  ASSERT_THAT(catalogue.Add(entry), IsOk());
+  EXPECT_TRUE(catalogue.Find("other")->options.as_stored);
+}
+
+TEST_F(ModelCatalogueTest, QuotesTheBeginningOfALongName) {
+  const ModelCatalogue catalogue(root_, {});
+  const absl::Status status = catalogue.Find(std::string(1 << 20, 'x')).status();
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kNotFound, HasSubstr("alpha, beta")));
+  EXPECT_LT(status.message().size(), 300u);
+}
+
 TEST_F(ModelCatalogueTest, RefusesAnAliasThatIsNoName) {
   ModelCatalogue catalogue(root_, {});
   EXPECT_THAT(catalogue.Add({.name = "../x", .folder = root_ / "alpha"}),

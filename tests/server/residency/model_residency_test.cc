@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <fstream>
+#include <new>
 #include <thread>
 
 #include "absl/synchronization/notification.h"
@@ -53,6 +54,7 @@ class ModelResidencyTest : public ::testing::Test {
                           const models::LoadOptions& options) -> absl::StatusOr<ResidentModel> {
            ++loads_;
            last_options_ = options;
+           if (load_throws_) throw std::bad_alloc();
            if (!load_result_.ok()) return load_result_;
            ResidentModel resident;
            resident.loaded.model = std::make_unique<NoModel>(alive_);
@@ -68,6 +70,7 @@ class ModelResidencyTest : public ::testing::Test {
   std::atomic<int> alive_{0};
   models::LoadOptions last_options_;
   absl::Status load_result_;
+  bool load_throws_ = false;
   CancellationToken never_;
 };
 
@@ -157,6 +160,8 @@ TEST_F(ModelResidencyTest, UnloadWaitsForTheLastLease) {
   std::thread unload([&] { EXPECT_THAT(residency.Unload("m", never_), IsOk()); });
   while (residency.Get("m")->state != ModelState::kUnloading) std::this_thread::yield();
   EXPECT_EQ(alive_, 1);
+  // The profile that holds the lease still needs the description.
+  EXPECT_NE(residency.Get("m")->description, nullptr);
   lease.reset();
   unload.join();
 
@@ -199,10 +204,63 @@ TEST_F(ModelResidencyTest, ServesTheSameFolderUnderAnAlias) {
   EXPECT_EQ(residency.List().size(), 2u);
 }
 
+TEST_F(ModelResidencyTest, SurvivesALoadThatThrows) {
+  ModelResidency residency = MakeResidency();
+  load_throws_ = true;
+  EXPECT_THAT(residency.Load("m", "", nullptr, never_),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("out of host memory")));
+  EXPECT_EQ(residency.Get("m")->state, ModelState::kFailed);
+
+  load_throws_ = false;
+
+  EXPECT_THAT(residency.Load("m", "", nullptr, never_), IsOk());
+}
+
+TEST_F(ModelResidencyTest, ARefusedLoadChangesNothingForAnAlias) {
+  ModelResidency residency = MakeResidency();
+  const ModelOptions as_stored{.as_stored = true};
+  const ModelOptions float32;
+  ASSERT_THAT(residency.Load("m", "alias", &as_stored, never_), IsOk());
+  ASSERT_THAT(residency.Load("m", "alias", &float32, never_),
+              StatusIs(absl::StatusCode::kAlreadyExists, _));
+  ASSERT_THAT(residency.Unload("alias", never_), IsOk());
+
+  ASSERT_THAT(residency.Acquire("alias", never_), IsOk());
+
+  EXPECT_TRUE(last_options_.as_stored);
+}
+
+TEST_F(ModelResidencyTest, LoadsAndUnloadsFromManyThreads) {
+  ModelResidency residency = MakeResidency();
+  std::vector<std::thread> threads;
+
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 50; ++i) {
+        if (t == 0) {
+          EXPECT_THAT(residency.Unload("m", never_), IsOk());
+          continue;
+        }
+        const auto lease = residency.Acquire("m", never_);
+        ASSERT_THAT(lease, IsOk());
+        EXPECT_NE(residency.Get("m")->description, nullptr);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+
+  EXPECT_LE(alive_, 1);
+}
+
 TEST_F(ModelResidencyTest, RefusesRandomInitialisation) {
   ModelResidency residency = MakeResidency();
   const ModelOptions random{.random_init_seed = 1};
   EXPECT_THAT(residency.Load("m", "", &random, never_),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("options.random_init")));
+
+  // A configured model would otherwise be served with the weights of its folder.
+  ASSERT_THAT(catalogue_.Add({.name = "random", .folder = root_ / "m", .options = random}), IsOk());
+  EXPECT_THAT(residency.Acquire("random", never_),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("options.random_init")));
 }
 

@@ -126,6 +126,41 @@ TEST(ProfileMessagesTest, SplitsALargeSummaryAndMarksTheLast) {
   EXPECT_EQ(floors, 300000);
 }
 
+TEST(ProfileMessagesTest, DescribesEachLayerOnceWhereverTheSummaryIsCut) {
+  for (int floors = 131000; floors < 131100; floors += 3) {
+    ProfileSummary summary;
+    summary.layers.resize(2);
+    for (LayerRecord& record : summary.layers) {
+      record.routes.assign(10, "inertia_tree");
+      record.below_noise_floor.assign(10, 1);
+      record.noise_floors.assign(1, 0.5f);
+    }
+    summary.layers[0].noise_floors.assign(floors - 70, 0.5f);
+    Collected collected;
+    ASSERT_THAT(WriteSummary(summary, collected), IsOk());
+    int described = 0;
+    for (const auto& message : collected.messages) {
+      for (const auto& notes : message.summary().layers()) described += notes.measures_size();
+    }
+    EXPECT_EQ(described, 20) << floors;
+  }
+}
+
+TEST(ProfileMessagesTest, RefusesAHeaderOfMoreThanAMessage) {
+  ProfileJob job;
+  ProfilePlan plan;
+  std::vector<int64_t> scattered;
+  for (int64_t i = 0; i < 2000; ++i) scattered.push_back(i * i);
+  plan.layers.assign(100, {.mixer = 0, .heads = scattered});
+  auto description = std::make_shared<models::ModelDescription>();
+  description->mixers = {{.name = "000", .layer_index = 0, .head_count = 1, .channels = {1}}};
+  Collected collected;
+
+  EXPECT_THAT(WriteHeader(job, plan, {.name = "m", .description = description}, "1", collected),
+              StatusIs(absl::StatusCode::kInvalidArgument, ::testing::HasSubstr("heads: ")));
+  EXPECT_TRUE(collected.messages.empty());
+}
+
 TEST(ProfileMessagesTest, StopsAtTheFirstErrorOfTheWriter) {
   Case c(1, 100000);
   int writes = 0;

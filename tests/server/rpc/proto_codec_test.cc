@@ -143,6 +143,24 @@ TEST(ProtoCodecTest, NamesTheFieldOfEachBadRequest) {
   }
 }
 
+TEST(ProtoCodecTest, RefusesWhatIsLargerThanItsLimit) {
+  const RequestLimits limits;
+  v1::ProfileRequest request = RequestOf(R"pb(model: "m"
+                                              prompts { text: "x" })pb");
+  request.mutable_prompts(0)->set_id(std::string(256, 'p'));
+  for (int i = 1; i <= 64; ++i) request.add_measures()->set_tolerance(i);
+  EXPECT_THAT(DecodeProfileRequest(request, limits), IsOk());
+
+  request.add_measures()->set_tolerance(65);
+  EXPECT_THAT(
+      DecodeProfileRequest(request, limits),
+      StatusIs(kInvalid, HasSubstr("measures: 65 measures in one request; the limit is 64")));
+
+  request.mutable_prompts(0)->set_id(std::string(257, 'p'));
+  EXPECT_THAT(DecodeProfileRequest(request, limits),
+              StatusIs(kInvalid, HasSubstr("prompts[0].id: 257 bytes; the limit is 256")));
+}
+
 TEST(ProtoCodecTest, SaysWhichOptionsAreNotAvailable) {
   for (const char* option :
        {"options { horizon: 4 }", "options { certify: true }",
