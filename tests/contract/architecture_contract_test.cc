@@ -12,6 +12,7 @@
 #include <tuple>
 #include <vector>
 
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/base/cancellation.h"
 #include "server/models/architectures.h"
@@ -33,7 +34,9 @@ using ess::testing::RecordingSink;
 using ess::testing::StatusIs;
 using ess::testing::TensorToWrite;
 using ::testing::AllOf;
+using ::testing::DoubleNear;
 using ::testing::HasSubstr;
+using ::testing::Pointwise;
 
 const std::vector<std::vector<int64_t>> kPrompts = {{3, 1, 4, 1, 5, 9, 2}, {6}, {5, 3, 5}};
 
@@ -45,7 +48,8 @@ class ArchitectureContractTest : public ::testing::TestWithParam<Architecture> {
     auto model = GetParam().create(ConfigReader(config_), random, "cpu");
     ASSERT_THAT(model, IsOk());
     model_ = *std::move(model);
-    for (const auto& [name, tensor] : random.taken()) {
+    weights_ = random.taken();
+    for (const auto& [name, tensor] : weights_) {
       const float* const data = tensor.const_data_ptr<float>();
       tensors_[name] =
           ess::testing::Float32Tensor(tensor.sizes().vec(), {data, data + tensor.numel()});
@@ -57,17 +61,18 @@ class ArchitectureContractTest : public ::testing::TestWithParam<Architecture> {
 
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
-  absl::StatusOr<LoadedModel> Load() const {
+  absl::StatusOr<LoadedModel> Load(const LoadOptions& options = {}) const {
     std::ofstream(folder_ / "config.json") << config_.dump();
     ess::testing::WriteSafetensors(folder_ / "model.safetensors", tensors_);
-    return LoadModelFolder(folder_, {});
+    return LoadModelFolder(folder_, options);
   }
 
   int64_t mixer_count() const { return static_cast<int64_t>(model_->description().mixers.size()); }
 
   nlohmann::json config_;
   std::unique_ptr<SequenceModel> model_;          // With the random weights.
-  std::map<std::string, TensorToWrite> tensors_;  // The same weights.
+  std::map<std::string, at::Tensor> weights_;     // These.
+  std::map<std::string, TensorToWrite> tensors_;  // The same, to write.
   std::filesystem::path folder_;
 };
 
@@ -82,6 +87,44 @@ TEST_P(ArchitectureContractTest, ACheckpointGivesTheModelOfItsTensors) {
   EXPECT_EQ(got.heads, expected.heads);
   for (size_t p = 0; p < kPrompts.size(); ++p) {
     EXPECT_TRUE(at::equal(got_logits[p], expected_logits[p]));
+  }
+}
+
+// The same weights, rounded to 16 bits: resident as they are stored, or widened to float32.
+TEST_P(ArchitectureContractTest, WeightsAsStoredGiveNearlyTheSameOperators) {
+  struct StoredType {
+    at::ScalarType type;
+    const char* safetensors_name;
+    const char* name;
+    double tolerance;  // A few dozen roundings of entries up to 1.
+  };
+  for (const StoredType& stored : {StoredType{at::kBFloat16, "BF16", "bfloat16", 0.1},
+                                   StoredType{at::kHalf, "F16", "float16", 0.0125}}) {
+    for (auto& [name, tensor] : tensors_) {
+      const at::Tensor rounded = weights_.at(name).to(stored.type);
+      tensor = {stored.safetensors_name,
+                rounded.sizes().vec(),
+                {static_cast<const char*>(rounded.const_data_ptr()), rounded.nbytes()}};
+    }
+    const auto widened = Load();
+    ASSERT_THAT(widened, IsOk());
+    const auto as_stored = Load({.as_stored = true});
+    ASSERT_THAT(as_stored, IsOk());
+    EXPECT_EQ(as_stored->model->description().dtype, stored.name);
+    RecordingSink expected, got;
+    std::vector<at::Tensor> expected_logits, got_logits;
+    ASSERT_THAT(widened->model->Forward(kPrompts, expected, CancellationToken(), &expected_logits),
+                IsOk());
+    ASSERT_THAT(as_stored->model->Forward(kPrompts, got, CancellationToken(), &got_logits), IsOk());
+
+    ASSERT_EQ(got.heads.size(), expected.heads.size());
+    for (const auto& [key, dense] : expected.heads) {
+      EXPECT_THAT(got.heads.at(key), Pointwise(DoubleNear(stored.tolerance), dense));
+    }
+    for (size_t p = 0; p < kPrompts.size(); ++p) {
+      EXPECT_EQ(got_logits[p].scalar_type(), at::kFloat);
+      EXPECT_TRUE(at::isfinite(got_logits[p]).all().item<bool>());
+    }
   }
 }
 
