@@ -1,8 +1,15 @@
 #include "server/base/worker_pool.h"
 
 #include "server/base/log.h"
+#include "server/base/status_macros.h"
 
 namespace ess {
+namespace {
+
+// How often a caller that waits for another's loop looks at its cancellation.
+constexpr absl::Duration kCancellationPoll = absl::Milliseconds(20);
+
+}  // namespace
 
 WorkerPool::WorkerPool(int threads) {
   ESS_CHECK(threads >= 1);
@@ -19,21 +26,32 @@ WorkerPool::~WorkerPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void WorkerPool::ParallelFor(int64_t count, absl::FunctionRef<void(int64_t, int)> body) {
-  absl::MutexLock loop(&loop_mutex_);
-  {
-    absl::MutexLock lock(&mutex_);
-    body_ = &body;
-    count_ = count;
-    next_.store(0);
-    busy_workers_ = static_cast<int>(workers_.size());
-    ++generation_;
+absl::Status WorkerPool::BeginLoop(int64_t count, const absl::FunctionRef<void(int64_t, int)>& body,
+                                   const CancellationToken& cancellation) {
+  auto idle = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return !looping_; };
+  absl::MutexLock lock(&mutex_);
+  while (!mutex_.AwaitWithTimeout(absl::Condition(&idle), kCancellationPoll)) {
+    ESS_RETURN_IF_ERROR(cancellation.Check());
   }
+  looping_ = true;
+  body_ = &body;
+  count_ = count;
+  next_.store(0);
+  busy_workers_ = static_cast<int>(workers_.size());
+  ++generation_;
+  return absl::OkStatus();
+}
+
+absl::Status WorkerPool::ParallelFor(int64_t count, absl::FunctionRef<void(int64_t, int)> body,
+                                     const CancellationToken& cancellation) {
+  ESS_RETURN_IF_ERROR(BeginLoop(count, body, cancellation));
   RunIndices(0);
   absl::MutexLock lock(&mutex_);
-  auto done = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return busy_workers_ == 0; };
+  auto done = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return busy_workers_ == 0; };
   mutex_.Await(absl::Condition(&done));
   body_ = nullptr;
+  looping_ = false;
+  return absl::OkStatus();
 }
 
 void WorkerPool::Work(int thread) {

@@ -8,11 +8,13 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "server/base/cancellation.h"
 
 namespace ess {
 
-// Thread-safe; loops of several callers run one after the other.
+// Thread-safe; loops of several callers run one after the other, in no promised order.
 class WorkerPool {
  public:
   // `threads` >= 1, the caller's thread included.
@@ -25,16 +27,21 @@ class WorkerPool {
 
   // Calls body(index, thread) once for each index in [0, count), on all threads, the caller's
   // included; `thread` is in [0, threads()), for per-thread scratch. Indices are taken in order.
-  // Returns when all calls have returned. `body` must not throw.
-  void ParallelFor(int64_t count, absl::FunctionRef<void(int64_t index, int thread)> body);
+  // Returns when all calls have returned. `body` must not throw, and must not start another loop.
+  // Errors: kCancelled, kDeadlineExceeded  while waiting for the loop of another caller; `body` was
+  //         not called. A loop that has started ends by itself: `body` looks at the token.
+  absl::Status ParallelFor(int64_t count, absl::FunctionRef<void(int64_t index, int thread)> body,
+                           const CancellationToken& cancellation);
 
  private:
   void Work(int thread);
   void RunIndices(int thread);
-
-  absl::Mutex loop_mutex_;  // Held for a whole loop.
+  // Waits until no loop runs, and starts one.
+  absl::Status BeginLoop(int64_t count, const absl::FunctionRef<void(int64_t, int)>& body,
+                         const CancellationToken& cancellation);
 
   absl::Mutex mutex_;
+  bool looping_ ABSL_GUARDED_BY(mutex_) = false;
   // State of the current loop.
   int64_t generation_ ABSL_GUARDED_BY(mutex_) = 0;
   int busy_workers_ ABSL_GUARDED_BY(mutex_) = 0;

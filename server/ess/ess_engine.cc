@@ -109,7 +109,7 @@ absl::StatusOr<OperatorEss> EssEngine::Compute(const operators::SequenceOperator
   std::vector<HeadEss> results(heads.size());
   std::vector<absl::Status> statuses(heads.size());
   std::atomic<bool> failed = false;
-  pool_.ParallelFor(heads.size(), [&](int64_t index, int thread) {
+  const auto compute = [&](int64_t index, int thread) {
     if (failed.load(std::memory_order_relaxed)) return;
     const linalg::SerialTorch serial;
     statuses[index] = CatchTorch("ESS of an operator", [&]() -> absl::Status {
@@ -118,7 +118,8 @@ absl::StatusOr<OperatorEss> EssEngine::Compute(const operators::SequenceOperator
       return absl::OkStatus();
     });
     if (!statuses[index].ok()) failed.store(true, std::memory_order_relaxed);
-  });
+  };
+  ESS_RETURN_IF_ERROR(pool_.ParallelFor(heads.size(), compute, cancellation));
   for (const absl::Status& status : statuses) ESS_RETURN_IF_ERROR(status);
   return Join(results, measures);
 }

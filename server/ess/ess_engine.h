@@ -27,7 +27,7 @@ struct OperatorEss {
   std::vector<std::string> routes;
 };
 
-// Thread-safe; calls share the worker pool.
+// Thread-safe; calls share the worker pool, and take turns with it.
 class EssEngine {
  public:
   // `pool` outlives the engine.
