@@ -6,6 +6,7 @@
 #include <string>
 
 #include "server/app/flags.h"
+#include "server/app/openmp_wait.h"
 #include "server/app/server.h"
 #include "server/base/log.h"
 #include "spdlog/sinks/stdout_sinks.h"
@@ -26,6 +27,8 @@ int main(int argc, char** argv) {
   // Standard output carries the ready line only.
   spdlog::set_default_logger(spdlog::stderr_logger_mt("ess_server"));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
+
+  ess::RestartWithShortOpenMpSpin(argv);
 
   // All threads inherit the mask, so that only the waits below see these signals.
   sigset_t signals;

@@ -11,9 +11,9 @@ double FeatureEpsilon(c10::ScalarType dtype) {
     case c10::ScalarType::Float:
       return 0x1p-23;
     case c10::ScalarType::Half:
-      return 0x1p-11;
+      return 0x1p-10;
     case c10::ScalarType::BFloat16:
-      return 0x1p-8;
+      return 0x1p-7;
     default:
       break;
   }

@@ -26,8 +26,8 @@ class SequenceOperator {
   virtual int64_t length() const = 0;      // L
   virtual StateSize state_size() const = 0;
 
-  // Unit roundoff of the dtype that the features had when they made this operator: 2^-23 for
-  // float32, 2^-8 for bfloat16. Scales the noise floor.
+  // Machine epsilon of the dtype that the features had when they made this operator: 2^-23 for
+  // float32, 2^-7 for bfloat16. Scales the noise floor.
   virtual double feature_epsilon() const = 0;
 
   // Writes T of one head as float64, row-major [L, L], zeros above the diagonal.

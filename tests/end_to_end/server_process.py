@@ -19,8 +19,9 @@ STOP_SECONDS = 60
 class ServerProcess:
     """`with ServerProcess("--model_root=...") as server:` starts it and stops it with SIGTERM."""
 
-    def __init__(self, *flags):
+    def __init__(self, *flags, environment=None):
         self.flags = flags
+        self.environment = environment  # Instead of this process's own.
 
     def __enter__(self):
         self.log_file = tempfile.TemporaryFile()
@@ -29,6 +30,7 @@ class ServerProcess:
             stdout=subprocess.PIPE,
             stderr=self.log_file,
             text=True,
+            env=self.environment,
         )
         timer = threading.Timer(START_SECONDS, self.process.kill)
         timer.start()

@@ -1,8 +1,10 @@
 """How the server starts, refuses to start, and stops."""
 
+import os
 import signal
 import socket
 import threading
+from pathlib import Path
 
 import grpc
 import pytest
@@ -18,6 +20,26 @@ def test_the_ready_line_names_the_ports_that_were_bound(server):
         host, port = address.split(":")
         with socket.create_connection((host, int(port)), timeout=10):
             pass
+
+
+def environment_of(server):
+    entries = Path(f"/proc/{server.process.pid}/environ").read_bytes().split(b"\0")
+    return dict(entry.decode().split("=", 1) for entry in entries if b"=" in entry)
+
+
+def test_waiting_threads_spin_briefly_unless_the_environment_says_otherwise():
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    plain = {name: value for name, value in os.environ.items() if name not in names}
+
+    with ServerProcess(environment=plain) as server:
+        chosen = environment_of(server)
+        name = Path(f"/proc/{server.process.pid}/comm").read_text().strip()
+    with ServerProcess(environment={**plain, "OMP_WAIT_POLICY": "active"}) as server:
+        given = environment_of(server)
+
+    assert chosen["GOMP_SPINCOUNT"] == "10000"
+    assert name == "ess_server"
+    assert "GOMP_SPINCOUNT" not in given
 
 
 @pytest.mark.parametrize("flag", ["--listen", "--metrics_listen"])

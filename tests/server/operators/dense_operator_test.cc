@@ -53,8 +53,8 @@ TEST(DenseOperatorTest, NamesTheRoundingOfItsDtype) {
 
   EXPECT_EQ(epsilon(at::kDouble), 0x1p-52);
   EXPECT_EQ(epsilon(at::kFloat), 0x1p-23);
-  EXPECT_EQ(epsilon(at::kHalf), 0x1p-11);
-  EXPECT_EQ(epsilon(at::kBFloat16), 0x1p-8);
+  EXPECT_EQ(epsilon(at::kHalf), 0x1p-10);
+  EXPECT_EQ(epsilon(at::kBFloat16), 0x1p-7);
 }
 
 TEST(DenseOperatorTest, KeepsTheStateSizeOfItsLayer) {

@@ -85,7 +85,7 @@ TEST(DiagonalRecurrenceTest, TheCoarsestDtypeSetsTheRounding) {
   const DiagonalRecurrence op(Random(1, 1), Random(kState, 2).to(at::kBFloat16),
                               Random(kState, 3).to(at::kFloat));
 
-  EXPECT_EQ(op.feature_epsilon(), 0x1p-8);
+  EXPECT_EQ(op.feature_epsilon(), 0x1p-7);
 }
 
 }  // namespace
