@@ -172,7 +172,13 @@ def test_an_interrupt_stops_the_call_with_its_own_exit_code(
     command = [sys.executable, "-c", "from ess_client.cli.main import app; app()"]
     command += ["profile", "--model", "tiny", "--prompt", "a", "--server", server.address]
 
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    # A shell's background job ignores interrupts, and its children inherit that.
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         assert server.started.wait(30)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=30)
