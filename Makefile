@@ -22,10 +22,8 @@ setup:
 	@tools/setup
 
 build: setup
-	@cmake --preset release $(CMAKE_QUIET)
+	@cmake --preset release >/dev/null
 	@cmake --build --preset release -j $(JOBS)
-
-CMAKE_QUIET := --log-level=WARNING
 
 demo: build
 	@$(PYTHON) tools/demo
@@ -57,12 +55,12 @@ lint: setup
 	@cd client && ../$(PYTHON) -m mypy
 
 test-asan: setup
-	@cmake --preset asan $(CMAKE_QUIET)
+	@cmake --preset asan >/dev/null
 	@cmake --build --preset asan -j $(JOBS)
 	@ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 ctest --test-dir build/asan --output-on-failure
 
 test-tsan: setup
-	@cmake --preset tsan $(CMAKE_QUIET)
+	@cmake --preset tsan >/dev/null
 	@cmake --build --preset tsan -j $(JOBS) --target worker_pool_test cancellation_test work_queue_test metrics_test
 	@for test in worker_pool_test cancellation_test work_queue_test metrics_test; do build/tsan/tests/$$test || exit 1; done
 
