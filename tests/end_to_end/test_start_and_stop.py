@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import subprocess
 import threading
 from pathlib import Path
 
@@ -203,3 +204,14 @@ def test_the_example_configuration_works():
     example = ROOT / "deploy" / "ess_server.textproto"
     with ServerProcess(f"--config={example}") as server, Client(server.address) as client:
         assert client.server_info().max_prompts == 256
+
+
+def test_an_installed_server_runs(tmp_path):
+    subprocess.run(
+        ["cmake", "--install", ROOT / "build", "--prefix", tmp_path],
+        check=True,
+        capture_output=True,
+    )
+    program = tmp_path / "bin" / "ess_server"
+    answer = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    assert answer.stdout.startswith("ess_server ")
