@@ -77,6 +77,7 @@ class ServerInfo:
     max_prompt_tokens: int
     max_prompts: int
     max_reference_work: float
+    max_result_bytes: int
     max_message_bytes: int
     metrics_measure: str
     uptime_seconds: float
@@ -136,6 +137,7 @@ def server_from_message(message: server_pb2.ServerInfo) -> ServerInfo:
         max_prompt_tokens=message.max_prompt_tokens,
         max_prompts=message.max_prompts,
         max_reference_work=message.max_reference_work,
+        max_result_bytes=message.max_result_bytes,
         max_message_bytes=message.max_message_bytes,
         metrics_measure=message.metrics_measure,
         uptime_seconds=message.uptime_seconds,

@@ -65,6 +65,7 @@ v1::ServerInfo MakeServerInfo(const v1::ServerConfig& config, const std::string&
   info.set_max_prompt_tokens(config.max_prompt_tokens());
   info.set_max_prompts(config.max_prompts());
   info.set_max_reference_work(config.max_reference_work());
+  info.set_max_result_bytes(config.max_result_bytes());
   info.set_max_message_bytes(kMaxRequestBytes);
   info.set_metrics_measure(config.metrics_measure());
   return info;
