@@ -43,11 +43,6 @@ bool WorkQueue::Drain(absl::Duration limit) {
   return mutex_.AwaitWithTimeout(absl::Condition(&idle), limit);
 }
 
-int WorkQueue::queued() const {
-  absl::MutexLock lock(&mutex_);
-  return static_cast<int>(queue_.size());
-}
-
 void WorkQueue::Work() {
   auto wake = [this]()
                   ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || !queue_.empty(); };

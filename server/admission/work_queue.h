@@ -39,13 +39,11 @@ class WorkQueue {
   // whether all work has ended. May be called again.
   bool Drain(absl::Duration limit);
 
-  int queued() const;
-
  private:
   void Work();
 
   const Options options_;
-  mutable absl::Mutex mutex_;
+  absl::Mutex mutex_;
   std::deque<std::function<void()>> queue_ ABSL_GUARDED_BY(mutex_);
   int running_ ABSL_GUARDED_BY(mutex_) = 0;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;

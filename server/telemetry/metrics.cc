@@ -78,11 +78,6 @@ Series& MetricFamily<Series, N>::At(const Labels& labels) {
 }
 
 template <typename Series, size_t N>
-void MetricFamily<Series, N>::Touch(const Labels& labels) {
-  At(labels);
-}
-
-template <typename Series, size_t N>
 void MetricFamily<Series, N>::Remove(const Labels& labels) {
   family_.Remove(&At(labels));
 }

@@ -31,8 +31,6 @@ class MetricFamily {
   MetricFamily(prometheus::Registry& registry, const char* name, const char* help,
                std::array<const char*, N> label_names, std::vector<double> buckets = {});
 
-  // Makes the series exist, at 0, so that rates and alerts see its first event.
-  void Touch(const Labels& labels);
   // Takes the series out of the answer.
   void Remove(const Labels& labels);
 
