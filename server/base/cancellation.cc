@@ -15,4 +15,13 @@ absl::Status CancellationToken::Check() const {
   return absl::OkStatus();
 }
 
+absl::Status AwaitOrCancel(absl::Mutex& mutex, const absl::Condition& condition,
+                           const CancellationToken& cancellation) {
+  while (!mutex.AwaitWithTimeout(condition, absl::Milliseconds(20))) {
+    const absl::Status status = cancellation.Check();
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace ess

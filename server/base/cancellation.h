@@ -3,7 +3,9 @@
 
 #include <atomic>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
 namespace ess {
@@ -26,5 +28,11 @@ class CancellationToken {
   std::atomic<bool> cancelled_{false};
   const absl::Time deadline_;
 };
+
+// Waits until `condition` holds and looks at `cancellation` every 20 ms meanwhile. OK once it
+// holds; else the token's status, with the mutex held either way.
+absl::Status AwaitOrCancel(absl::Mutex& mutex, const absl::Condition& condition,
+                           const CancellationToken& cancellation)
+    ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
 
 }  // namespace ess

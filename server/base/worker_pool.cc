@@ -4,12 +4,6 @@
 #include "server/base/status_macros.h"
 
 namespace ess {
-namespace {
-
-// How often a caller that waits for another's loop looks at its cancellation.
-constexpr absl::Duration kCancellationPoll = absl::Milliseconds(20);
-
-}  // namespace
 
 WorkerPool::WorkerPool(int threads) {
   ESS_CHECK(threads >= 1);
@@ -30,9 +24,7 @@ absl::Status WorkerPool::BeginLoop(int64_t count, const absl::FunctionRef<void(i
                                    const CancellationToken& cancellation) {
   auto idle = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return !looping_; };
   absl::MutexLock lock(&mutex_);
-  while (!mutex_.AwaitWithTimeout(absl::Condition(&idle), kCancellationPoll)) {
-    ESS_RETURN_IF_ERROR(cancellation.Check());
-  }
+  ESS_RETURN_IF_ERROR(AwaitOrCancel(mutex_, absl::Condition(&idle), cancellation));
   looping_ = true;
   body_ = &body;
   count_ = count;

@@ -18,18 +18,6 @@ namespace {
 constexpr ModelState kAllStates[] = {ModelState::kCold, ModelState::kLoading, ModelState::kReady,
                                      ModelState::kUnloading, ModelState::kFailed};
 
-// How often a waiting call looks at its cancellation.
-constexpr absl::Duration kCancellationPoll = absl::Milliseconds(50);
-
-absl::Status AwaitCondition(absl::Mutex& mutex, const absl::Condition& condition,
-                            const CancellationToken& cancellation)
-    ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
-  while (!mutex.AwaitWithTimeout(condition, kCancellationPoll)) {
-    ESS_RETURN_IF_ERROR(cancellation.Check());
-  }
-  return absl::OkStatus();
-}
-
 absl::Status CheckOptions(const ModelOptions& options) {
   if (!options.random_init_seed) return absl::OkStatus();
   return absl::FailedPreconditionError(
@@ -125,7 +113,7 @@ absl::StatusOr<int64_t> ModelResidency::Unload(const std::string& name,
   if (slot.state == ModelState::kReady) {
     SetState(name, slot, ModelState::kUnloading);
     auto unused = [&slot] { return slot.leases == 0; };
-    const absl::Status waited = AwaitCondition(mutex_, absl::Condition(&unused), cancellation);
+    const absl::Status waited = AwaitOrCancel(mutex_, absl::Condition(&unused), cancellation);
     if (!waited.ok()) {
       SetState(name, slot, ModelState::kReady);
       return waited;
@@ -184,7 +172,7 @@ absl::Status ModelResidency::AwaitSettled(const Slot& slot, const CancellationTo
   auto settled = [&slot] {
     return slot.state != ModelState::kLoading && slot.state != ModelState::kUnloading;
   };
-  return AwaitCondition(mutex_, absl::Condition(&settled), cancellation);
+  return AwaitOrCancel(mutex_, absl::Condition(&settled), cancellation);
 }
 
 absl::Status ModelResidency::LoadSlot(const CatalogueEntry& entry, const ModelOptions& options,

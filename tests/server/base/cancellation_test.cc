@@ -36,5 +36,19 @@ TEST(CancellationTokenTest, IsOkBeforeTheDeadline) {
   EXPECT_THAT(token.Check(), IsOk());
 }
 
+TEST(AwaitOrCancelTest, EndsWhenTheConditionHoldsOrTheTokenIsCancelled) {
+  absl::Mutex mutex;
+  absl::MutexLock lock(&mutex);
+  CancellationToken token;
+  bool holds = true;
+  EXPECT_THAT(AwaitOrCancel(mutex, absl::Condition(&holds), token), IsOk());
+
+  holds = false;
+  token.Cancel();
+
+  EXPECT_THAT(AwaitOrCancel(mutex, absl::Condition(&holds), token),
+              StatusIs(absl::StatusCode::kCancelled, _));
+}
+
 }  // namespace
 }  // namespace ess
