@@ -100,7 +100,11 @@ absl::StatusOr<OperatorEss> EssEngine::Compute(const operators::SequenceOperator
                                                std::span<const int64_t> heads,
                                                std::span<const int64_t> positions,
                                                std::span<const Measure> measures,
+                                               const EssOptions& options,
                                                const CancellationToken& cancellation) const {
+  if (options != EssOptions{}) {
+    return absl::UnimplementedError("options: horizon and certify are not available yet");
+  }
   ESS_RETURN_IF_ERROR(CheckRequest(op, measures));
   for (const int64_t head : heads) ESS_CHECK(head >= 0 && head < op.head_count());
   for (const int64_t position : positions) ESS_CHECK(position >= 0 && position < op.length());

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,10 +18,22 @@ class SequenceOperator;
 
 namespace ess {
 
+// Options that hold for all measures of one computation.
+struct EssOptions {
+  // H_i is cut to T[i : i + horizon, :i]. At least 1; absent: no cut.
+  std::optional<int64_t> horizon;
+  // Each count comes with whether it is certain; uncertain ones are recomputed by SVD.
+  bool certify = false;
+
+  friend bool operator==(const EssOptions&, const EssOptions&) = default;
+};
+
 // ESS of a group of heads of one operator.
 struct OperatorEss {
   // values[m]: measure m, row-major float32 [heads, positions] or [heads, positions, K].
   std::vector<std::vector<float>> values;
+  // With EssOptions::certify, else empty: aligned with `values`, 1 where the value is certain.
+  std::vector<std::vector<uint8_t>> certain;
   // Per head: feature_epsilon * max_i sigma_1(H_i) * sqrt(L).
   std::vector<double> noise_floors;
   // Per measure, how it was computed: "inertia_tree", "reference_svd", ...
@@ -42,7 +55,7 @@ class EssEngine {
   absl::StatusOr<OperatorEss> Compute(const operators::SequenceOperator& op,
                                       std::span<const int64_t> heads,
                                       std::span<const int64_t> positions,
-                                      std::span<const Measure> measures,
+                                      std::span<const Measure> measures, const EssOptions& options,
                                       const CancellationToken& cancellation) const;
 
  private:

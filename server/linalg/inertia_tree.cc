@@ -72,11 +72,11 @@ absl::Status InertiaTree::Place(int64_t offset, const CancellationToken& cancell
 absl::StatusOr<BlockCounts> InertiaTree::CountWithNudges(double tau, double spectral_norm,
                                                          const CancellationToken& cancellation) {
   BlockCounts best{.counts = {}, .uncertainty = std::numeric_limits<double>::infinity()};
-  std::vector<int32_t> counts(problem_.root.width);
+  std::vector<double> counts(problem_.root.width);
   double previous_growth = std::numeric_limits<double>::infinity();
   double nudge = kFirstNudge;
   for (int run = 0; run < kMaxRuns; ++run, nudge *= kNudgeFactor) {
-    problem_.tau = tau * (1 + nudge);
+    problem_.a_identity = problem_.c_identity = tau * (1 + nudge);
     ESS_ASSIGN_OR_RETURN(const TreeResult result, RunTree(problem_, counts, arena_, cancellation));
     const bool stable = !result.singular_pivot && result.growth <= GrowthLimit(tau, spectral_norm);
     double uncertainty = std::numeric_limits<double>::infinity();

@@ -2,6 +2,7 @@
 #include "server/linalg/inertia_tree_run.h"
 
 #include <algorithm>
+#include <cmath>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "server/linalg/inertia_tree_run.cc"
@@ -16,8 +17,8 @@ namespace ess::linalg::HWY_NAMESPACE {
 
 class TreeRun {
  public:
-  TreeRun(const TreeProblem& problem, std::span<int32_t> counts, Arena& arena, WorkMeter& meter)
-      : problem_(problem), arena_(arena), meter_(meter), leaves_(problem.tau, counts) {}
+  TreeRun(const TreeProblem& problem, std::span<double> sums, Arena& arena, WorkMeter& meter)
+      : problem_(problem), arena_(arena), meter_(meter), leaves_(problem, sums) {}
 
   TreeResult Run() {
     Visit(problem_.root);
@@ -36,7 +37,7 @@ class TreeRun {
     for (const bool second : {false, true}) {
       if (!meter_.status().ok()) return;
       const ArenaScope scope(arena_);
-      const bool identity_pivot = (second ? node.c : node.a).is_tau_identity();
+      const bool identity_pivot = (second ? node.c : node.a).is_identity();
       Visit(identity_pivot ? EliminateIdentity(node, second) : EliminatePanel(node, second));
     }
   }
@@ -49,15 +50,15 @@ class TreeRun {
             .a = node.a.Block(first, first),
             .b = node.b.Block(first, first),
             .c = node.c.Block(first, first),
-            .negative_pivots = node.negative_pivots};
+            .pivot_sum = node.pivot_sum};
   }
 
   static void AddDiagonal(double* matrix, int64_t stride, int64_t width, double value) {
     for (int64_t i = 0; i < width; ++i) matrix[i * stride + i] += value;
   }
 
-  // The pivot block is tau I: one symmetric product, no factorization, no negative pivot. The
-  // first child's rows and the second child's columns stay tau I.
+  // The pivot block is a multiple of I: one symmetric product, no factorization. The first child's
+  // rows and the second child's columns stay that multiple.
   TreeNode EliminateIdentity(const TreeNode& node, bool second) {
     TreeNode child = KeptHalf(node, second);
     MatrixView& updated = second ? child.a : child.c;
@@ -65,8 +66,11 @@ class TreeRun {
     const int64_t pivots = node.width - width;
     const int64_t stride = StrideFor(width);
     double* out = arena_.Allocate(width * stride);
-    const double scale = 1 / problem_.tau;
-    if (node.width == problem_.root.width) {
+    const double pivot = second ? problem_.c_identity : problem_.a_identity;
+    const double scale = 1 / pivot;
+    child.pivot_sum += static_cast<double>(pivots) *
+                       (problem_.sum == PivotSum::kLogAbs ? std::log(std::abs(pivot)) : pivot < 0);
+    if (node.width == problem_.root.width && problem_.grams.rows.data != nullptr) {
       const MatrixView gram = second ? problem_.grams.rows : problem_.grams.columns;
       for (int64_t row = 0; row < width; ++row) {
         const int64_t end = (row / kBlock + 1) * kBlock;
@@ -80,7 +84,9 @@ class TreeRun {
       PackB21(node, second, strips);
       UpdateLower<kStrip>(pivots, width, {{strips, strips, updated, out, stride, scale}}, meter_);
     }
-    if (updated.is_tau_identity()) AddDiagonal(out, stride, width, problem_.tau);
+    if (updated.is_identity()) {
+      AddDiagonal(out, stride, width, second ? problem_.a_identity : problem_.c_identity);
+    }
     updated = {out, stride};
     return child;
   }
@@ -107,9 +113,9 @@ class TreeRun {
     double* c = arena_.Allocate(width * stride);
     const ArenaScope scope(arena_);
     const Panel panel = PackPanel(node, second);
-    const PanelResult result = FactorPanel(panel, growth_, meter_);
+    const PanelResult result = FactorPanel(panel, problem_.sum, growth_, meter_);
     singular_pivot_ |= result.singular_pivot;
-    child.negative_pivots += result.negative_pivots;
+    child.pivot_sum += result.pivot_sum;
 
     const int64_t side1 = panel.pivot_strips();
     const int64_t side2 = side1 + panel.side_strips();
@@ -118,8 +124,8 @@ class TreeRun {
                          {panel.V(side1), panel.U(side2), child.b, b, stride, 1.0},
                          {panel.V(side2), panel.U(side2), child.c, c, stride, 1.0}},
                         meter_);
-    if (child.a.is_tau_identity()) AddDiagonal(a, stride, width, problem_.tau);
-    if (child.c.is_tau_identity()) AddDiagonal(c, stride, width, problem_.tau);
+    if (child.a.is_identity()) AddDiagonal(a, stride, width, problem_.a_identity);
+    if (child.c.is_identity()) AddDiagonal(c, stride, width, problem_.c_identity);
     child.a = {a, stride};
     child.b = {b, stride};
     child.c = {c, stride};
@@ -158,9 +164,9 @@ class TreeRun {
   bool singular_pivot_ = false;
 };
 
-TreeResult RunTreeOnTarget(const TreeProblem& problem, std::span<int32_t> counts, Arena& arena,
+TreeResult RunTreeOnTarget(const TreeProblem& problem, std::span<double> sums, Arena& arena,
                            WorkMeter& meter) {
-  return TreeRun(problem, counts, arena, meter).Run();
+  return TreeRun(problem, sums, arena, meter).Run();
 }
 
 void ComputeRootGramsOnTarget(const TreeNode& root, double* columns, double* rows, Arena& arena,
@@ -189,7 +195,7 @@ HWY_EXPORT(RunTreeOnTarget);
 HWY_EXPORT(ComputeRootGramsOnTarget);
 
 // Scratch of the children of a node, following EliminateIdentity and EliminatePanel.
-int64_t ScratchBelow(int64_t width, bool a_is_identity, bool c_is_identity, bool is_root) {
+int64_t ScratchBelow(int64_t width, bool a_is_identity, bool c_is_identity) {
   if (width == kBlock) return 0;
   const int64_t first_half = FirstHalf(width);
   int64_t largest = 0;
@@ -199,12 +205,11 @@ int64_t ScratchBelow(int64_t width, bool a_is_identity, bool c_is_identity, bool
     const int64_t matrix = Arena::Rounded(kept * StrideFor(kept));
     const int64_t strips = StripCount(kept) * kStrip * pivots;
     if (second ? c_is_identity : a_is_identity) {
-      const int64_t below =
-          ScratchBelow(kept, !second && a_is_identity, second && c_is_identity, false);
-      largest = std::max(largest, matrix + std::max(is_root ? 0 : strips, below));
+      const int64_t below = ScratchBelow(kept, !second && a_is_identity, second && c_is_identity);
+      largest = std::max(largest, matrix + std::max(strips, below));
     } else {
       const int64_t panel = 2 * (StripCount(pivots) * kStrip * pivots + 2 * strips);
-      const int64_t below = ScratchBelow(kept, false, false, false);
+      const int64_t below = ScratchBelow(kept, false, false);
       largest = std::max(largest, 3 * matrix + std::max(panel, below));
     }
   }
@@ -216,7 +221,8 @@ int64_t ScratchBelow(int64_t width, bool a_is_identity, bool c_is_identity, bool
 int64_t TreeScratch(int64_t width) {
   const int64_t first_half = FirstHalf(width);
   const int64_t gram_strips = StripCount(first_half) * kStrip * first_half;
-  return std::max(gram_strips, ScratchBelow(width, true, true, true));
+  return std::max(
+      {gram_strips, ScratchBelow(width, true, true), ScratchBelow(width, false, false)});
 }
 
 absl::Status ComputeRootGrams(const TreeNode& root, double* columns, double* rows, Arena& arena,
@@ -226,11 +232,11 @@ absl::Status ComputeRootGrams(const TreeNode& root, double* columns, double* row
   return meter.status();
 }
 
-absl::StatusOr<TreeResult> RunTree(const TreeProblem& problem, std::span<int32_t> counts,
-                                   Arena& arena, const CancellationToken& cancellation) {
-  ESS_CHECK(static_cast<int64_t>(counts.size()) == problem.root.width);
+absl::StatusOr<TreeResult> RunTree(const TreeProblem& problem, std::span<double> sums, Arena& arena,
+                                   const CancellationToken& cancellation) {
+  ESS_CHECK(static_cast<int64_t>(sums.size()) == problem.root.width);
   WorkMeter meter(cancellation);
-  const TreeResult result = HWY_DYNAMIC_DISPATCH(RunTreeOnTarget)(problem, counts, arena, meter);
+  const TreeResult result = HWY_DYNAMIC_DISPATCH(RunTreeOnTarget)(problem, sums, arena, meter);
   if (!meter.status().ok()) return meter.status();
   return result;
 }

@@ -7,6 +7,7 @@
 #define ESS_LINALG_LEAF_NODES_INL_H_
 #endif
 
+#include <cmath>
 #include <cstdint>
 #include <span>
 
@@ -57,17 +58,24 @@ HWY_INLINE void SplitLeaf(const Vec* a, const Vec* b, const Vec* c, bool second,
   }
 }
 
-// Eliminates the pivot rows of a child; returns how many pivots were negative, per lane.
-template <int kHalf>
-HWY_INLINE Vec EliminateLeaf(LeafChild<kHalf>& child, LeafMonitor& monitor) {
+// Adds a pivot to what a leaf gathers: its sign to a count, or itself to a product.
+template <PivotSum kSum>
+HWY_INLINE Vec GatherPivot(const Vec& gathered, const Vec& pivot) {
   const Float64 d;
-  Vec negative = hn::Zero(d);
+  if constexpr (kSum == PivotSum::kLogAbs) return hn::Mul(gathered, pivot);
+  const auto negative = hn::Lt(pivot, hn::Zero(d));
+  return hn::Add(gathered, hn::IfThenElseZero(negative, hn::Set(d, 1.0)));
+}
+
+// Eliminates the pivot rows of a child and gathers their pivots.
+template <int kHalf, PivotSum kSum>
+HWY_INLINE Vec EliminateLeaf(LeafChild<kHalf>& child, Vec gathered, LeafMonitor& monitor) {
+  const Float64 d;
   auto& panel = child.panel;
   for (int k = 0; k < kHalf; ++k) {
     const Vec pivot = panel[k][k];
     const Vec inverse = hn::Div(hn::Set(d, 1.0), pivot);
-    const Vec one_if_negative = hn::IfThenElseZero(hn::Lt(pivot, hn::Zero(d)), hn::Set(d, 1.0));
-    negative = hn::Add(negative, one_if_negative);
+    gathered = GatherPivot<kSum>(gathered, pivot);
     monitor.singular = hn::Or(monitor.singular, hn::Not(hn::Gt(hn::Abs(pivot), hn::Zero(d))));
     for (int i = k + 1; i < kHalf; ++i) {
       const Vec multiplier = hn::Mul(panel[k][i], inverse);
@@ -95,23 +103,23 @@ HWY_INLINE Vec EliminateLeaf(LeafChild<kHalf>& child, LeafMonitor& monitor) {
       }
     }
   }
-  return negative;
+  return gathered;
 }
 
-// counts[j]: negative pivots on the way to position j of a node of kWidth positions.
-template <int kWidth>
-HWY_INLINE void CountLeaf(const Vec* a, const Vec* b, const Vec* c, const Vec& negative,
-                          LeafMonitor& monitor, Vec* counts) {
-  const Float64 d;
+// gathered[j]: what the pivots on the way to position j of a node of kWidth positions give.
+template <int kWidth, PivotSum kSum>
+HWY_INLINE void FinishLeaf(const Vec* a, const Vec* b, const Vec* c, const Vec& before,
+                           LeafMonitor& monitor, Vec* gathered) {
   if constexpr (kWidth == 1) {
-    counts[0] = hn::Add(negative, hn::IfThenElseZero(hn::Lt(a[0], hn::Zero(d)), hn::Set(d, 1.0)));
+    gathered[0] = GatherPivot<kSum>(before, a[0]);
   } else {
     constexpr int kHalf = kWidth / 2;
     for (const bool second : {false, true}) {
       LeafChild<kHalf> child;
       SplitLeaf<kHalf>(a, b, c, second, child);
-      const Vec sum = hn::Add(negative, EliminateLeaf<kHalf>(child, monitor));
-      CountLeaf<kHalf>(child.a, child.b, child.c, sum, monitor, counts + (second ? kHalf : 0));
+      const Vec sum = EliminateLeaf<kHalf, kSum>(child, before, monitor);
+      FinishLeaf<kHalf, kSum>(child.a, child.b, child.c, sum, monitor,
+                              gathered + (second ? kHalf : 0));
     }
   }
 }
@@ -119,31 +127,31 @@ HWY_INLINE void CountLeaf(const Vec* a, const Vec* b, const Vec* c, const Vec& n
 // Collects nodes of 8 positions and finishes them 8 at a time.
 class LeafBatch {
  public:
-  LeafBatch(double tau, std::span<int32_t> counts) : tau_(tau), counts_(counts) {}
+  LeafBatch(const TreeProblem& problem, std::span<double> sums) : problem_(problem), sums_(sums) {}
 
   void Add(const TreeNode& node) {
-    nodes_[size_] = {node.first_position, node.negative_pivots};
+    nodes_[size_] = {node.first_position, node.pivot_sum};
     double* entry = entries_ + size_;
     const auto put = [&entry](double value) {
       *entry = value;
       entry += kBlock;
     };
-    const auto put_lower = [&put, this](const MatrixView& matrix) {
+    const auto put_lower = [&put](const MatrixView& matrix, double identity) {
       for (int i = 0; i < kBlock; ++i) {
         for (int j = 0; j <= i; ++j) {
-          put(!matrix.is_tau_identity() ? matrix.data[i * matrix.stride + j] : i == j ? tau_ : 0);
+          put(!matrix.is_identity() ? matrix.data[i * matrix.stride + j] : i == j ? identity : 0);
         }
       }
     };
-    put_lower(node.a);
+    put_lower(node.a, problem_.a_identity);
     for (int i = 1; i < kBlock; ++i) {
       for (int j = 0; j < i; ++j) put(node.b.data[i * node.b.stride + j]);
     }
-    put_lower(node.c);
+    put_lower(node.c, problem_.c_identity);
     if (++size_ == kBlock) Finish();
   }
 
-  // Counts what is waiting. Lanes without a node repeat the first one.
+  // Sums up what is waiting. Lanes without a node repeat the first one.
   HWY_NOINLINE void Finish() {
     if (size_ == 0) return;
     const Float64 d;
@@ -155,11 +163,16 @@ class LeafBatch {
     for (int lane = 0; lane < kBlock; lane += kLanes) {
       Vec entries[kEntries];
       for (int e = 0; e < kEntries; ++e) entries[e] = hn::Load(d, entries_ + e * kBlock + lane);
-      Vec counts[kBlock];
+      Vec gathered[kBlock];
       LeafMonitor monitor{hn::Zero(d), hn::Lt(hn::Zero(d), hn::Zero(d))};
-      CountLeaf<kBlock>(entries, entries + kFirstB, entries + kFirstC, hn::Zero(d), monitor,
-                        counts);
-      Store(lane, counts);
+      if (problem_.sum == PivotSum::kLogAbs) {
+        FinishLeaf<kBlock, PivotSum::kLogAbs>(entries, entries + kFirstB, entries + kFirstC,
+                                              hn::Set(d, 1.0), monitor, gathered);
+      } else {
+        FinishLeaf<kBlock, PivotSum::kNegative>(entries, entries + kFirstB, entries + kFirstC,
+                                                hn::Zero(d), monitor, gathered);
+      }
+      Store(lane, gathered);
       growth_ = std::max(growth_, hn::GetLane(hn::MaxOfLanes(d, monitor.growth)));
       singular_ |= !hn::AllFalse(d, monitor.singular);
     }
@@ -174,27 +187,28 @@ class LeafBatch {
   static constexpr int kFirstC = kFirstB + StrictlyLower(kBlock, 0);
   static constexpr int kEntries = kFirstC + Lower(kBlock, 0);
 
-  void Store(int first_lane, const Vec* counts) {
+  void Store(int first_lane, const Vec* gathered) {
     HWY_ALIGN double values[kBlock];
     for (int j = 0; j < kBlock; ++j) {
-      hn::Store(counts[j], Float64(), values);
+      hn::Store(gathered[j], Float64(), values);
       for (int64_t lane = 0; lane < kLanes && first_lane + lane < size_; ++lane) {
         const Waiting& node = nodes_[first_lane + lane];
-        counts_[node.first_position + j] =
-            static_cast<int32_t>(node.negative_pivots) + static_cast<int32_t>(values[lane]);
+        const double sum =
+            problem_.sum == PivotSum::kLogAbs ? std::log(std::abs(values[lane])) : values[lane];
+        sums_[node.first_position + j] = node.pivot_sum + sum;
       }
     }
   }
 
   struct Waiting {
     int64_t first_position;
-    int64_t negative_pivots;
+    double pivot_sum;
   };
   HWY_ALIGN double entries_[kEntries * kBlock];  // [entry of A, B, C][node]
   Waiting nodes_[kBlock];
   int64_t size_ = 0;
-  const double tau_;
-  const std::span<int32_t> counts_;
+  const TreeProblem& problem_;
+  const std::span<double> sums_;
   double growth_ = 0;
   bool singular_ = false;
 };

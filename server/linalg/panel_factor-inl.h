@@ -101,13 +101,13 @@ HWY_INLINE void SubtractRowsAbove(const Panel& panel, int64_t first, int64_t cou
 }
 
 struct PanelResult {
-  int64_t negative_pivots = 0;
+  double pivot_sum = 0;
   bool singular_pivot = false;
 };
 
 // Factors 8 pivot rows from `row` on; rows above `finished` are already subtracted.
-HWY_INLINE void FactorRows(const Panel& panel, int64_t row, int64_t finished, double* growth,
-                           PanelResult& result) {
+HWY_INLINE void FactorRows(const Panel& panel, int64_t row, int64_t finished, PivotSum sum,
+                           double* growth, PanelResult& result) {
   const int64_t depth = row - finished;
   const double* lhs = panel.v + row * panel.pivots + finished * kBlock;
   const int64_t v_stride = kBlock * panel.pivots;
@@ -120,7 +120,7 @@ HWY_INLINE void FactorRows(const Panel& panel, int64_t row, int64_t finished, do
     SubtractProduct<kBlock>(depth, lhs, above, {tile, kStrip}, tile, kStrip, diagonal_width, 1.0);
   }
   const PivotBlock pivot = FactorPivotBlock(tile);
-  result.negative_pivots += pivot.negative;
+  result.pivot_sum += pivot.Sum(sum);
   result.singular_pivot |= pivot.singular;
   SolveTile(0, lhs, above, pivot, tile,
             panel.V(diagonal) + offset / kBlock * v_stride + row * kBlock, v_stride, diagonal_width,
@@ -133,14 +133,15 @@ HWY_INLINE void FactorRows(const Panel& panel, int64_t row, int64_t finished, do
 
 // Left-looking LDL^T without exchanges; stops early, with part of the result, when the meter says
 // so. `growth` [8] keeps the largest |U V| of each lane.
-HWY_NOINLINE PanelResult FactorPanel(const Panel& panel, double* growth, WorkMeter& meter) {
+HWY_NOINLINE PanelResult FactorPanel(const Panel& panel, PivotSum sum, double* growth,
+                                     WorkMeter& meter) {
   PanelResult result;
   for (int64_t first = 0; first < panel.pivots; first += kFactorBlock) {
     const int64_t count = std::min(kFactorBlock, panel.pivots - first);
     if (first > 0) SubtractRowsAbove(panel, first, count, meter);
     for (int64_t row = first; row < first + count; row += kBlock) {
       if (!meter.Continue(2 * kBlock * (row - first + kBlock) * kStrip * panel.strips())) break;
-      FactorRows(panel, row, first, growth, result);
+      FactorRows(panel, row, first, sum, growth, result);
     }
   }
   return result;

@@ -110,7 +110,12 @@ struct PivotBlock {
   double multiplier[kBlock][kBlock];  // Unit lower triangle L; [row][column].
   double inverse[kBlock];             // 1 / D.
   int64_t negative = 0;
+  double product = 1;  // Of the pivots.
   bool singular = false;
+
+  double Sum(PivotSum sum) const {
+    return sum == PivotSum::kLogAbs ? std::log(std::abs(product)) : static_cast<double>(negative);
+  }
 };
 
 // `tile` is the upper triangle of the block in a strip of 24.
@@ -126,6 +131,7 @@ HWY_NOINLINE PivotBlock FactorPivotBlock(const double* tile) {
   for (int k = 0; k < kBlock; ++k) {
     const double value = row[k][k];
     pivot.negative += value < 0;
+    pivot.product *= value;
     pivot.singular |= !(std::abs(value) > 0);  // Zero or not a number.
     pivot.inverse[k] = 1 / value;
     for (int r = k + 1; r < kBlock; ++r) {

@@ -18,14 +18,14 @@ inline constexpr int64_t kStrip = 24;
 
 constexpr int64_t StripCount(int64_t columns) { return (columns + kStrip - 1) / kStrip; }
 
-// Row-major part of a matrix; no data means tau I.
+// Row-major part of a matrix; no data means a multiple of the identity (TreeProblem).
 struct MatrixView {
   const double* data = nullptr;
   int64_t stride = 0;
 
-  bool is_tau_identity() const { return data == nullptr; }
+  bool is_identity() const { return data == nullptr; }
   MatrixView Block(int64_t row, int64_t column) const {
-    return is_tau_identity() ? *this : MatrixView{data + row * stride + column, stride};
+    return is_identity() ? *this : MatrixView{data + row * stride + column, stride};
   }
 };
 
@@ -105,25 +105,34 @@ constexpr int64_t FirstHalf(int64_t width) { return (width / kBlock + 1) / 2 * k
 // elimination of the rows and columns that all of them have in common (inertia_tree.h).
 struct TreeNode {
   int64_t first_position = 0;
-  int64_t width = 0;  // A multiple of 8.
-  MatrixView a{};     // Rows x rows; the lower triangle.
-  MatrixView b{};     // Rows x columns; the strictly lower triangle.
-  MatrixView c{};     // Columns x columns; the lower triangle.
-  int64_t negative_pivots = 0;
+  int64_t width = 0;     // A multiple of 8.
+  MatrixView a{};        // Rows x rows; the lower triangle.
+  MatrixView b{};        // Rows x columns; the strictly lower triangle.
+  MatrixView c{};        // Columns x columns; the lower triangle.
+  double pivot_sum = 0;  // Of the pivots eliminated so far.
 
   int64_t first_half() const { return FirstHalf(width); }
 };
 
-// Products of T's lower left quarter with itself, shared by every tau.
+// Products of the root's B21 with itself, shared by every tau. Without data: made by the run.
 struct RootGrams {
   MatrixView columns;  // B21^T B21, for the first half of the positions.
   MatrixView rows;     // B21 B21^T, for the second half.
 };
 
+// What is added up over the pivots on the way from the root to a position.
+enum class PivotSum {
+  kNegative,  // 1 for each negative pivot: the inertia, and so a count of singular values.
+  kLogAbs,    // log |pivot|: the logarithm of the determinant.
+};
+
 struct TreeProblem {
   TreeNode root;
-  RootGrams grams;
-  double tau = 0;
+  RootGrams grams{};
+  // The multiples of the identity that an A or C without data stands for. Not 0.
+  double a_identity = 0;
+  double c_identity = 0;
+  PivotSum sum = PivotSum::kNegative;
 };
 
 struct TreeResult {

@@ -4,9 +4,11 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string_view>
 
+#include "server/linalg/block_spectra.h"
 #include "server/operators/state_size.h"
 
 namespace ess::operators {
@@ -33,6 +35,13 @@ class SequenceOperator {
   // Writes T of one head as float64, row-major [L, L], zeros above the diagonal.
   // REQUIRES: 0 <= head < head_count(), out.size() == L * L.
   virtual void DenseHead(int64_t head, std::span<double> out) const = 0;
+
+  // The route of this class's own to the singular values of one head, which never forms T; null for
+  // a class that has none. The operator outlives it.
+  // REQUIRES: 0 <= head < head_count().
+  virtual std::unique_ptr<linalg::BlockSpectra> NativeSpectra(int64_t head) const {
+    return nullptr;
+  }
 
   // y = T u without forming T where the class allows: u and the result are [H, L, C], float64 on
   // the CPU. The contract tests compare it with DenseHead and with the mixer's own output.

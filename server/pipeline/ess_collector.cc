@@ -57,7 +57,7 @@ absl::Status EssCollector::Accept(const operators::OperatorKey& key,
   absl::StatusOr<OperatorEss> ess;
   {
     StageTimer timer(stages_, "ess");
-    ess = engine_.Compute(op, group, plan_.positions[key.prompt], job_.measures, cancellation_);
+    ess = engine_.Compute(op, group, plan_.positions[key.prompt], job_.measures, {}, cancellation_);
   }
   saw_nonfinite_ |= ess.status().code() == absl::StatusCode::kInternal;
   ESS_RETURN_IF_ERROR(ess.status());

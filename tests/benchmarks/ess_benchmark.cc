@@ -85,7 +85,7 @@ double EngineSeconds(const std::vector<double>& matrix, int64_t length) {
   std::vector<int64_t> positions(length);
   std::iota(positions.begin(), positions.end(), 0);
   return BestTime([&] {
-    ValueOrExit(EssEngine(pool).Compute(op, {&head, 1}, positions, {&measure, 1}, never));
+    ValueOrExit(EssEngine(pool).Compute(op, {&head, 1}, positions, {&measure, 1}, {}, never));
   });
 }
 

@@ -113,7 +113,7 @@ class ContestSink final : public operators::OperatorSink {
     const double start = Seconds();
     ESS_ASSIGN_OR_RETURN(
         OperatorEss ess,
-        EssEngine(contest.pool).Compute(op, heads, positions, {&measure, 1}, never));
+        EssEngine(contest.pool).Compute(op, heads, positions, {&measure, 1}, {}, never));
     contest.engine_seconds += Seconds() - start;
     contest.heads += op.head_count();
     return std::move(ess.values[0]);

@@ -89,7 +89,7 @@ TEST_P(OperatorContractTest, EssIsBoundedByPastFutureAndState) {
     // Far enough above rounding for the count to be a rank.
     const Measure rank{.kind = Measure::Kind::kHeadRelative, .value = 1e-6};
 
-    const auto ess = EssEngine(pool).Compute(*op, Range(kHeads), Range(L), {&rank, 1}, kNever);
+    const auto ess = EssEngine(pool).Compute(*op, Range(kHeads), Range(L), {&rank, 1}, {}, kNever);
 
     ASSERT_THAT(ess, IsOk());
     for (int64_t head = 0; head < kHeads; ++head) {
@@ -109,7 +109,7 @@ TEST_P(OperatorContractTest, FastCountsEqualTheReference) {
       const Measure measure{.kind = Measure::Kind::kHeadRelative, .value = share};
 
       const auto fast =
-          EssEngine(pool).Compute(*op, Range(kHeads), Range(L), {&measure, 1}, kNever);
+          EssEngine(pool).Compute(*op, Range(kHeads), Range(L), {&measure, 1}, {}, kNever);
 
       ASSERT_THAT(fast, IsOk());
       EXPECT_EQ(fast->routes[0], "inertia_tree");
@@ -150,7 +150,7 @@ TEST_P(OperatorContractTest, ANonFiniteEntryIsAnErrorThatNamesIt) {
   const Measure measure{.kind = Measure::Kind::kTolerance, .value = 1e-3};
   for (const double value : {std::nan(""), HUGE_VAL, -HUGE_VAL}) {
     EXPECT_THAT(
-        EssEngine(pool).Compute(Damaged(*op, value), Range(kHeads), Range(31), {&measure, 1},
+        EssEngine(pool).Compute(Damaged(*op, value), Range(kHeads), Range(31), {&measure, 1}, {},
                                 kNever),
         StatusIs(absl::StatusCode::kInternal, ::testing::HasSubstr("head 1: entry [7, 4]")));
   }

@@ -100,7 +100,7 @@ class CaptureSink final : public operators::OperatorSink {
     std::iota(heads.begin(), heads.end(), 0);
     std::iota(positions.begin(), positions.end(), 0);
     ESS_ASSIGN_OR_RETURN(const OperatorEss ess,
-                         engine_.Compute(op, heads, positions, measures, CancellationToken()));
+                         engine_.Compute(op, heads, positions, measures, {}, CancellationToken()));
     for (size_t m = 0; m < measures.size(); ++m) {
       Append(prefix + arguments_.measures[m], {mixer.head_count, length}, ess.values[m]);
     }

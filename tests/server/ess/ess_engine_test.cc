@@ -51,7 +51,7 @@ OperatorEss ComputeAll(const operators::SequenceOperator& op, std::vector<Measur
                        int threads = 1) {
   WorkerPool pool(threads);
   auto ess =
-      EssEngine(pool).Compute(op, Range(op.head_count()), Range(op.length()), measures, kNever);
+      EssEngine(pool).Compute(op, Range(op.head_count()), Range(op.length()), measures, {}, kNever);
   EXPECT_THAT(ess, IsOk());
   return ess.ok() ? *std::move(ess) : OperatorEss();
 }
@@ -203,7 +203,7 @@ TEST(EssEngineTest, SelectionsGiveTheSameNumbersAsTheWhole) {
   const std::vector<int64_t> selected_positions = {0, 3, 32};
 
   const auto part =
-      EssEngine(pool).Compute(op, selected_heads, selected_positions, measures, kNever);
+      EssEngine(pool).Compute(op, selected_heads, selected_positions, measures, {}, kNever);
 
   ASSERT_THAT(part, IsOk());
   for (size_t h = 0; h < 2; ++h) {
@@ -230,7 +230,7 @@ TEST(EssEngineTest, CausalOfADenseOperatorIsRefused) {
   WorkerPool pool(1);
   const Measure causal{.kind = Kind::kCausal};
 
-  EXPECT_THAT(EssEngine(pool).Compute(Dense({{1.0}}), Range(1), Range(1), {&causal, 1}, kNever),
+  EXPECT_THAT(EssEngine(pool).Compute(Dense({{1.0}}), Range(1), Range(1), {&causal, 1}, {}, kNever),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("DenseOperator")));
 }
 
@@ -240,7 +240,7 @@ TEST(EssEngineTest, CausalOfARecurrenceIsNotAvailableYet) {
   const at::Tensor ones = at::ones({1, 4, 2}, at::kDouble);
 
   EXPECT_THAT(EssEngine(pool).Compute(operators::DiagonalRecurrence(ones, ones, ones), Range(1),
-                                      Range(4), {&causal, 1}, kNever),
+                                      Range(4), {&causal, 1}, {}, kNever),
               StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("DiagonalRecurrence")));
 }
 
@@ -286,7 +286,7 @@ TEST(EssEngineTest, ACancelledCallStopsWithin200Milliseconds) {
     token.Cancel();
   });
 
-  const auto ess = EssEngine(pool).Compute(op, Range(2), positions, measures, token);
+  const auto ess = EssEngine(pool).Compute(op, Range(2), positions, measures, {}, token);
   const absl::Time stopped_at = absl::Now();
   canceller.join();
 
@@ -300,7 +300,7 @@ TEST(EssEngineTest, APastDeadlineStopsTheWork) {
   const Measure tolerance{.kind = Kind::kTolerance, .value = 1e-3};
 
   EXPECT_THAT(EssEngine(pool).Compute(Dense({MakeTestOperator("uniform", 64)}), Range(1), Range(64),
-                                      {&tolerance, 1}, past),
+                                      {&tolerance, 1}, {}, past),
               StatusIs(absl::StatusCode::kDeadlineExceeded, ::testing::_));
 }
 
