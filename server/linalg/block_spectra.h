@@ -61,6 +61,14 @@ class BlockSpectra {
   // when the route knows that the others are 0. Right to about 1e-14 of the largest.
   // Errors: kInternal  the SVD did not converge.
   virtual absl::StatusOr<std::vector<double>> SingularValues(int64_t position) = 0;
+
+  // Of a recurrence with N states, for each position i [L]: the numerical rank of its past factor
+  // [A_{i-1} ... A_1 b_0, ..., A_{i-1} b_{i-2}, b_{i-1}] (N x i), the number of its singular values
+  // above max(N, i) 2^-52 times its largest. Source: arXiv:2504.19561, appendix C.2.2.
+  // Errors: kInvalidArgument  the operator is no recurrence; kCancelled, kDeadlineExceeded.
+  virtual absl::StatusOr<std::vector<int32_t>> CausalRanks(const CancellationToken& cancellation) {
+    return absl::InvalidArgumentError("only recurrences have a causal rank");
+  }
 };
 
 }  // namespace ess::linalg

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "server/linalg/block_spectra.h"
+#include "server/linalg/channel_recurrence.h"
 #include "server/operators/state_size.h"
 
 namespace ess::operators {
@@ -42,6 +43,10 @@ class SequenceOperator {
   virtual std::unique_ptr<linalg::BlockSpectra> NativeSpectra(int64_t head) const {
     return nullptr;
   }
+
+  // All heads as channels of one small diagonal recurrence; null for other classes and for states
+  // too large for that route.
+  virtual const linalg::ChannelRecurrence* channel_recurrence() const { return nullptr; }
 
   // y = T u without forming T where the class allows: u and the result are [H, L, C], float64 on
   // the CPU. The contract tests compare it with DenseHead and with the mixer's own output.
