@@ -20,10 +20,8 @@ struct OperatorLimits {
   std::vector<Measure> default_measures;
 };
 
-// Errors: kInvalidArgument  an unknown class, argument or dtype, an argument that is missing or
-//         there twice, shapes that do not fit the class or each other, leading dimensions that do
-//         not broadcast, a measure or selection that cannot be, or more than a limit: names field,
-//         value and limit.
+// Errors: kInvalidArgument  an unknown class or dtype, what operators::CheckDeclaration refuses, a
+//         measure or selection that cannot be, or more than a limit: names field, value and limit.
 absl::StatusOr<OperatorsJob> DecodeOperatorDeclaration(const v1::OperatorDeclaration& declaration,
                                                        const OperatorLimits& limits);
 

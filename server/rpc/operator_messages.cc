@@ -16,8 +16,8 @@ absl::Status WriteOperatorsHeader(const OperatorsJob& job, const operators::Stat
                                   OperatorsWriter write) {
   v1::ProfileOperatorsResponse message;
   v1::OperatorsHeader* header = message.mutable_header();
-  for (const int64_t size : job.batch_shape) header->add_batch_shape(size);
-  header->set_length(job.length);
+  for (const int64_t size : job.shape.batch_shape) header->add_batch_shape(size);
+  header->set_length(job.shape.length);
   for (const Measure& measure : job.measures) header->add_measure_names(FormatMeasure(measure));
   EncodeStateSize(state_size, header->mutable_state_size());
   EncodeIndices(job.positions, header->mutable_positions());

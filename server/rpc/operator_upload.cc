@@ -56,20 +56,21 @@ int64_t FindAboveDiagonal(const char* bytes, int64_t count, int64_t first, int64
 }
 
 template <typename Real>
-absl::Status CheckValues(const OperatorsJob& job, const OperatorArgument& argument,
+absl::Status CheckValues(const OperatorsJob& job, const operators::ArgumentDeclaration& argument,
                          const std::string& bytes, int64_t first, int64_t count) {
   const int64_t parts = c10::isComplexType(argument.dtype) ? 2 : 1;
   const auto value = [&](int64_t i) { return reinterpret_cast<const Real*>(bytes.data())[i]; };
   if (const int64_t i = FindNonfinite<Real>(bytes.data(), count * parts); i >= 0) {
     return absl::InvalidArgumentError(
         fmt::format("data: element {} of argument '{}' is {}; values are finite",
-                    IndexText(argument.FullShape(), first + i / parts), argument.name, value(i)));
+                    IndexText(argument.shape, first + i / parts), argument.name, value(i)));
   }
   if (job.class_name != "DenseOperator") return absl::OkStatus();
-  if (const int64_t i = FindAboveDiagonal<Real>(bytes.data(), count, first, job.length); i >= 0) {
+  if (const int64_t i = FindAboveDiagonal<Real>(bytes.data(), count, first, job.shape.length);
+      i >= 0) {
     return absl::InvalidArgumentError(
         fmt::format("data: element {} of argument '{}' is {}; T is causal: 0 above the diagonal",
-                    IndexText(argument.FullShape(), first + i), argument.name, value(i)));
+                    IndexText(argument.shape, first + i), argument.name, value(i)));
   }
   return absl::OkStatus();
 }
@@ -77,8 +78,8 @@ absl::Status CheckValues(const OperatorsJob& job, const OperatorArgument& argume
 }  // namespace
 
 OperatorUpload::OperatorUpload(const OperatorsJob& job) : job_(job) {
-  for (const OperatorArgument& argument : job.arguments) {
-    arguments_.push_back(at::empty(argument.FullShape(), argument.dtype));
+  for (const operators::ArgumentDeclaration& argument : job.arguments) {
+    arguments_.push_back(at::empty(argument.shape, argument.dtype));
   }
 }
 
@@ -88,8 +89,8 @@ absl::Status OperatorUpload::Add(const v1::OperatorData& data) {
         fmt::format("data.argument: all {} arguments are complete, and argument {} goes on",
                     job_.arguments.size(), data.argument()));
   }
-  const OperatorArgument& argument = job_.arguments[current_];
-  const int64_t total = argument.ElementCount();
+  const operators::ArgumentDeclaration& argument = job_.arguments[current_];
+  const int64_t total = ElementCount(argument);
   if (data.argument() != static_cast<int64_t>(current_)) {
     return absl::InvalidArgumentError(
         fmt::format("data.argument: {}; argument {} ('{}') comes next and has {} of {} elements",
@@ -129,10 +130,10 @@ absl::Status OperatorUpload::Add(const v1::OperatorData& data) {
 
 absl::Status OperatorUpload::CheckComplete() const {
   if (current_ == job_.arguments.size()) return absl::OkStatus();
-  const OperatorArgument& argument = job_.arguments[current_];
+  const operators::ArgumentDeclaration& argument = job_.arguments[current_];
   return absl::InvalidArgumentError(
       fmt::format("data: the stream ended with {} of {} elements of argument '{}'", received_,
-                  argument.ElementCount(), argument.name));
+                  ElementCount(argument), argument.name));
 }
 
 }  // namespace ess::rpc

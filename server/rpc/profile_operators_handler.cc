@@ -76,9 +76,11 @@ class OperatorsCall : public OperatorsStream, private OperatorsReceiver {
     ESS_ASSIGN_OR_RETURN(job_, DecodeOperatorDeclaration(declaration, context_.limits));
     job_.request_id = observer().request_id();
     observer().SetFacts(fmt::format("class={} operators={} positions={}", job_.class_name,
-                                    job_.batch_count, job_.length));
+                                    job_.shape.head_count, job_.shape.length));
     int64_t bytes = 0;
-    for (const OperatorArgument& argument : job_.arguments) bytes += argument.ByteCount();
+    for (const operators::ArgumentDeclaration& argument : job_.arguments) {
+      bytes += ByteCount(argument);
+    }
     absl::StatusOr<admission::ByteBudget::Reservation> reserved = context_.budget.Reserve(bytes);
     if (!reserved.ok()) {
       context_.metrics.requests_shed.Increment({observer().model(), "operator_bytes"});
