@@ -7,6 +7,7 @@
 #include <span>
 #include <string_view>
 
+#include "server/operators/operator_arguments.h"
 #include "server/operators/sequence_operator.h"
 
 namespace ess::operators {
