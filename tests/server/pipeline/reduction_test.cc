@@ -22,8 +22,7 @@ TEST(ReductionTest, ShapesLackTheReducedAxis) {
 }
 
 TEST(ReductionTest, CountsAreTheProductsOfTheShapes) {
-  for (const Reduction reduction :
-       {Reduction::kNone, Reduction::kHeads, Reduction::kPositions}) {
+  for (const Reduction reduction : {Reduction::kNone, Reduction::kHeads, Reduction::kPositions}) {
     for (const Measure& measure : {kCount, kPair}) {
       int64_t product = 1;
       for (const int64_t size : ValueShape(reduction, 3, 5, measure)) product *= size;
@@ -45,8 +44,7 @@ OperatorEss TwoHeads() {
 
 TEST(ReductionTest, MeansOverPositionsLeaveOutPositionZero) {
   const std::vector<Measure> measures = {kCount, kPair};
-  const OperatorEss means =
-      MeanOverPositions(TwoHeads(), measures, std::vector<int64_t>{0, 2, 3});
+  const OperatorEss means = MeanOverPositions(TwoHeads(), measures, std::vector<int64_t>{0, 2, 3});
 
   EXPECT_THAT(means.values[0], ElementsAre(2.5f, 2));
   EXPECT_THAT(means.values[1], ElementsAre(6, 2, 5, 3));
@@ -56,8 +54,7 @@ TEST(ReductionTest, MeansOverPositionsLeaveOutPositionZero) {
 
 TEST(ReductionTest, MeansOverPositionsCountAllWhenZeroIsNotSelected) {
   const std::vector<Measure> measures = {kCount, kPair};
-  const OperatorEss means =
-      MeanOverPositions(TwoHeads(), measures, std::vector<int64_t>{1, 2, 3});
+  const OperatorEss means = MeanOverPositions(TwoHeads(), measures, std::vector<int64_t>{1, 2, 3});
 
   EXPECT_FLOAT_EQ(means.values[0][0], 5.0f / 3);
   EXPECT_FLOAT_EQ(means.values[1][3], 2);
@@ -66,8 +63,7 @@ TEST(ReductionTest, MeansOverPositionsCountAllWhenZeroIsNotSelected) {
 TEST(ReductionTest, MeansOverNoPositionAreNotANumber) {
   const std::vector<Measure> measures = {kCount, kPair};
   OperatorEss one{.values = {{0, 0}, {0, 0, 0, 0}}, .certain = {}, .noise_floors = {0, 0}};
-  for (const std::vector<int64_t>& positions :
-       {std::vector<int64_t>{0}, std::vector<int64_t>{}}) {
+  for (const std::vector<int64_t>& positions : {std::vector<int64_t>{0}, std::vector<int64_t>{}}) {
     if (positions.empty()) one.values = {{}, {}};
     const OperatorEss means = MeanOverPositions(one, measures, positions);
     ASSERT_EQ(means.values[0].size(), 2u);
