@@ -19,6 +19,7 @@ namespace ess::operators {
 
 // Operators of one request: far more than any, small enough for tables with an entry per head.
 inline constexpr int64_t kMaxHeadCount = int64_t{1} << 24;
+inline constexpr size_t kMaxDimensions = 16;
 
 // One argument of a class. Its shape is [..., axes]: leading dimensions, which broadcast over the
 // arguments, and then one axis per letter of `axes`; equal letters are equal sizes.
@@ -61,7 +62,8 @@ struct BuiltOperator {
 //
 // Errors: kInvalidArgument  an unknown class; an unknown, missing or repeated argument; a dtype
 //                           other than float32 and float64 (complex64 and complex128 where
-//                           allowed); too few axes, an empty one, sizes that disagree; leading
+//                           allowed); too few axes, more than kMaxDimensions, an empty one,
+//                           sizes that disagree; leading
 //                           dimensions that do not broadcast or make more than kMaxHeadCount heads;
 //                           `read_before` of a class that is no recurrence.
 absl::StatusOr<OperatorShape> CheckDeclaration(std::string_view class_name,
