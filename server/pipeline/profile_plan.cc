@@ -1,6 +1,7 @@
 #include "server/pipeline/profile_plan.h"
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 #include <utility>
 
@@ -43,14 +44,17 @@ std::vector<int64_t> Below(const std::vector<int64_t>& indices, int64_t count) {
   return {indices.begin(), std::lower_bound(indices.begin(), indices.end(), count)};
 }
 
-int64_t ResultBytes(const ProfilePlan& plan, const std::vector<Measure>& measures) {
-  int64_t heads = 0;
-  int64_t positions = 0;
+int64_t ResultBytes(const ProfilePlan& plan, const ProfileJob& job) {
   int64_t values = 0;
-  for (const PlannedLayer& layer : plan.layers) heads += static_cast<int64_t>(layer.heads.size());
-  for (const auto& selected : plan.positions) positions += static_cast<int64_t>(selected.size());
-  for (const Measure& measure : measures) values += measure.ValuesPerPosition();
-  return static_cast<int64_t>(sizeof(float)) * heads * positions * values;
+  for (const Measure& measure : job.measures) {
+    for (const auto& positions : plan.positions) {
+      for (const PlannedLayer& layer : plan.layers) {
+        values +=
+            ValueCount(job.reduction, std::ssize(layer.heads), std::ssize(positions), measure);
+      }
+    }
+  }
+  return values * ValueBytes(job.options);
 }
 
 // The selected mixers, in the order of computation.
@@ -118,11 +122,11 @@ absl::StatusOr<ProfilePlan> MakeProfilePlan(const ProfileJob& job,
     plan.positions.push_back(Below(plan.all_positions, length));
     for (const PlannedLayer& layer : plan.layers) {
       const models::Mixer& mixer = model.mixers[layer.mixer];
-      const OperatorShape shape{.class_name = mixer.operator_class,
-                                .head_count = mixer.head_count,
-                                .length = length,
-                                .state_size = mixer.state_size};
-      reference_work += ReferenceWork(shape, job.measures, {}, plan.positions.back()) *
+      const OperatorOutline shape{.class_name = mixer.operator_class,
+                                  .head_count = mixer.head_count,
+                                  .length = length,
+                                  .state_size = mixer.state_size};
+      reference_work += ReferenceWork(shape, job.measures, job.options, plan.positions.back()) *
                         static_cast<double>(layer.heads.size());
     }
   }
@@ -133,7 +137,7 @@ absl::StatusOr<ProfilePlan> MakeProfilePlan(const ProfileJob& job,
         "head_relative, shorter prompts, or fewer layers, heads or positions",
         reference_work, limits.max_reference_work));
   }
-  if (const int64_t bytes = ResultBytes(plan, job.measures); bytes > limits.max_result_bytes) {
+  if (const int64_t bytes = ResultBytes(plan, job); bytes > limits.max_result_bytes) {
     return absl::InvalidArgumentError(fmt::format(
         "measures: the answer would have {} bytes; the limit is {} (max_result_bytes); ask for "
         "fewer measures, prompts, layers, heads or positions",

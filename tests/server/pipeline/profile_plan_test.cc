@@ -149,5 +149,21 @@ TEST(ProfilePlanTest, RefusesALargerAnswerThanAllowed) {
               StatusIs(kInvalid, AllOf(HasSubstr("960 bytes"), HasSubstr("max_result_bytes"))));
 }
 
+TEST(ProfilePlanTest, CountsTheBytesOfReducedAndCertifiedAnswers) {
+  ProfileJob job = JobOf(2);
+  const auto bytes = [&job](int64_t limit) {
+    return MakeProfilePlan(job, {{1, 2, 3}, {4}}, TwoLayers(), {.max_result_bytes = limit});
+  };
+  job.options.certify = true;  // 10 heads, 3 + 1 positions, 5 bytes each.
+  EXPECT_THAT(bytes(200), IsOk());
+  EXPECT_THAT(bytes(199), StatusIs(kInvalid, HasSubstr("200 bytes")));
+  job.reduction = Reduction::kHeads;  // 3 operators.
+  EXPECT_THAT(bytes(60), IsOk());
+  EXPECT_THAT(bytes(59), StatusIs(kInvalid, HasSubstr("60 bytes")));
+  job.reduction = Reduction::kPositions;  // 10 heads, 2 prompts.
+  EXPECT_THAT(bytes(100), IsOk());
+  EXPECT_THAT(bytes(99), StatusIs(kInvalid, HasSubstr("100 bytes")));
+}
+
 }  // namespace
 }  // namespace ess

@@ -1,0 +1,31 @@
+// What a computation would cost: routes, time and memory, before it runs.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "server/ess/ess_options.h"
+#include "server/ess/measure.h"
+#include "server/ess/route.h"
+
+namespace ess {
+
+// Of one head.
+struct EssEstimate {
+  std::vector<std::string> routes;  // Per measure, as OperatorEss::routes where all goes well.
+  double flops = 0;                 // In units of FloatSpeed(): slower work counts for more.
+  int64_t scratch_bytes = 0;        // Of the thread that computes it.
+};
+
+// Cost: O(positions), no arithmetic on operators.
+// REQUIRES: positions as EssEngine::Compute takes them.
+EssEstimate EstimateEss(const OperatorOutline& outline, std::span<const int64_t> positions,
+                        std::span<const Measure> measures, const EssOptions& options);
+
+// Floating point operations per second of one thread in the inertia tree, measured by the first
+// call (some milliseconds) and then kept. Thread-safe.
+double FloatSpeed();
+
+}  // namespace ess
