@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,10 @@ struct OperatorVariant {
   // Through BuildOperator.
   std::unique_ptr<operators::SequenceOperator> Make(int64_t head_count, int64_t length,
                                                     uint64_t seed) const;
+
+  friend std::ostream& operator<<(std::ostream& out, const OperatorVariant& variant) {
+    return out << variant.name;
+  }
 };
 
 // For each class of the table: the example; without its optional arguments; with every second
