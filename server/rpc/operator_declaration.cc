@@ -11,9 +11,6 @@
 namespace ess::rpc {
 namespace {
 
-constexpr int kMaxArguments = 16;  // More than any class has: bounds the checks.
-constexpr int kMaxDimensions = 32;
-
 template <typename... Arguments>
 absl::Status Invalid(fmt::format_string<Arguments...> text, Arguments&&... arguments) {
   return absl::InvalidArgumentError(fmt::format(text, std::forward<Arguments>(arguments)...));
@@ -57,10 +54,6 @@ std::optional<c10::ScalarType> DecodeDtype(v1::OperatorDtype dtype) {
 
 absl::StatusOr<std::vector<operators::ArgumentDeclaration>> DecodeArguments(
     const v1::OperatorDeclaration& declaration) {
-  if (declaration.arguments_size() > kMaxArguments) {
-    return Invalid("arguments: {} arguments; the limit is {}", declaration.arguments_size(),
-                   kMaxArguments);
-  }
   std::vector<operators::ArgumentDeclaration> arguments;
   for (int i = 0; i < declaration.arguments_size(); ++i) {
     const v1::OperatorArgument& argument = declaration.arguments(i);
@@ -68,10 +61,6 @@ absl::StatusOr<std::vector<operators::ArgumentDeclaration>> DecodeArguments(
     if (!dtype) {
       return Invalid("arguments[{}].dtype: {} is not an OperatorDtype", i,
                      static_cast<int>(argument.dtype()));
-    }
-    if (argument.shape_size() > kMaxDimensions) {
-      return Invalid("arguments[{}].shape: {} dimensions; the limit is {}", i,
-                     argument.shape_size(), kMaxDimensions);
     }
     arguments.push_back({.name = argument.name(),
                          .dtype = *dtype,
