@@ -264,7 +264,7 @@ REFUSED = {
     "too many dimensions": ([declared(shape=[1] * 17)], ["17 dimensions", "16"]),
     "too long": ([declared(shape=[9000, 9000])], ["9000", "8192", "max_operator_length"]),
     "too many operators": ([declared(shape=[70000, 1, 1])], ["70000", "max_operator_batch"]),
-    "too many bytes": ([declared(shape=[2, 8192, 8192])], ["max_operator_bytes", "1073741824"]),
+    "too many bytes": ([declared(shape=[3, 8192, 8192])], ["max_operator_bytes", "1073741824"]),
     "more than can be": ([declared(shape=[1 << 40, 1 << 40, 4, 4])], ["DenseOperator"]),
     "horizon 0": ([NO_HORIZON], ["options.horizon: 0"]),
     "too much data": ([declared(), piece(0, np.zeros(33))], ["33 elements", "32"]),
