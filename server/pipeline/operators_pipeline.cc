@@ -9,6 +9,7 @@
 
 #include "fmt/format.h"
 #include "server/base/status_macros.h"
+#include "server/ess/route.h"
 #include "server/operators/operator_classes.h"
 #include "server/operators/sequence_operator.h"
 
@@ -38,6 +39,18 @@ absl::StatusOr<std::unique_ptr<operators::SequenceOperator>> Build(
   ESS_ASSIGN_OR_RETURN(operators::BuiltOperator built,
                        operators::BuildOperator(job.class_name, named));
   return std::move(built.op);
+}
+
+absl::Status CheckWork(const OperatorsJob& job, const operators::SequenceOperator& op) {
+  const double work = ReferenceWork(ShapeOf(op), job.measures, job.options, job.positions) *
+                      static_cast<double>(op.head_count());
+  if (work <= job.max_reference_work) return absl::OkStatus();
+  return absl::InvalidArgumentError(fmt::format(
+      "measures: these need {:.2g} floating point operations in singular value decompositions; the "
+      "limit is {:.2g} (max_reference_work); ask for other measures, no horizon, or fewer "
+      "operators "
+      "or positions",
+      work, job.max_reference_work));
 }
 
 // Finite factors can have products that are not: the caller's doing, unlike in a model. Says where,
@@ -86,6 +99,7 @@ absl::Status ProfileOperators(const OperatorsJob& job, std::span<const at::Tenso
     StageTimer timer(stages, "ess");
     ESS_ASSIGN_OR_RETURN(op, Build(job, arguments));
   }
+  ESS_RETURN_IF_ERROR(CheckWork(job, *op));
   ESS_RETURN_IF_ERROR(receiver.OnBegin(op->state_size()));
 
   LayerRecord record = LayerRecord::Empty(job.measures.size(), op->head_count());

@@ -98,28 +98,18 @@ absl::Status CheckSizes(const OperatorLimits& limits, const OperatorsJob& job) {
   return CheckBytes(job.arguments, limits.max_operator_bytes);
 }
 
-absl::Status CheckWork(const OperatorLimits& limits, const OperatorsJob& job) {
-  const double work = ReferenceWork(job.measures, job.shape.length, job.positions) *
-                      static_cast<double>(job.shape.head_count);
-  if (work > limits.max_reference_work) {
-    return Invalid(
-        "measures: these need {:.2g} floating point operations by the reference route (an SVD at "
-        "every position); the limit is {:.2g} (max_reference_work); ask for tolerance or "
-        "head_relative, or fewer operators or positions",
-        work, limits.max_reference_work);
-  }
+absl::Status CheckResult(const OperatorLimits& limits, const OperatorsJob& job) {
   int64_t values = 0;
   for (const Measure& measure : job.measures) {
     values += ValueCount(job.reduction, job.shape.head_count,
                          static_cast<int64_t>(job.positions.size()), measure);
   }
-  if (const int64_t bytes = values * ValueBytes(job.options); bytes > limits.max_result_bytes) {
-    return Invalid(
-        "measures: the answer would have {} bytes; the limit is {} (max_result_bytes); ask for "
-        "fewer measures, operators or positions",
-        bytes, limits.max_result_bytes);
-  }
-  return absl::OkStatus();
+  const int64_t bytes = values * ValueBytes(job.options);
+  if (bytes <= limits.max_result_bytes) return absl::OkStatus();
+  return Invalid(
+      "measures: the answer would have {} bytes; the limit is {} (max_result_bytes); ask for fewer "
+      "measures, operators or positions",
+      bytes, limits.max_result_bytes);
 }
 
 }  // namespace
@@ -149,7 +139,8 @@ absl::StatusOr<OperatorsJob> DecodeOperatorDeclaration(const v1::OperatorDeclara
                        DecodeSelection(declaration.positions().ranges(), "positions"));
   ESS_RETURN_IF_ERROR(CheckExists(positions, job.shape.length, "positions", "positions"));
   job.positions = SelectedIndices(positions, job.shape.length);
-  ESS_RETURN_IF_ERROR(CheckWork(limits, job));
+  ESS_RETURN_IF_ERROR(CheckResult(limits, job));
+  job.max_reference_work = limits.max_reference_work;
   return job;
 }
 
