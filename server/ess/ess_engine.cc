@@ -75,7 +75,7 @@ bool MayNeedSvd(const Measure& measure, int64_t length) {
 
 }  // namespace
 
-double ReferenceWork(const OperatorOutline& shape, std::span<const Measure> measures,
+double ReferenceWork(const OperatorShape& shape, std::span<const Measure> measures,
                      const EssOptions& options, std::span<const int64_t> positions) {
   const bool needed = std::any_of(measures.begin(), measures.end(), [&](const Measure& m) {
     return options.horizon.has_value() || MayNeedSvd(m, shape.length);
@@ -108,7 +108,7 @@ absl::StatusOr<OperatorEss> EssEngine::Compute(const operators::SequenceOperator
   for (const int64_t head : heads) ESS_CHECK(head >= 0 && head < op.head_count());
   for (const int64_t position : positions) ESS_CHECK(position >= 0 && position < op.length());
 
-  const Route route = ChooseRoute(OutlineOf(op));
+  const Route route = ChooseRoute(ShapeOf(op));
   std::vector<HeadWork> work(pool_.threads());
   std::vector<HeadEss> results(heads.size());
   std::vector<absl::Status> statuses(heads.size());

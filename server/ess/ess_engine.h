@@ -60,7 +60,7 @@ class EssEngine {
 // 4 m n^2 - 4/3 n^3 for a block of m x n, m >= n. singular_values needs them, every measure with a
 // horizon, and counts that may be too small for the fast routes: relative and head_relative below
 // 1e-7, tolerance below 1e-6 or 1e-7 sqrt(L).
-double ReferenceWork(const OperatorOutline& shape, std::span<const Measure> measures,
+double ReferenceWork(const OperatorShape& shape, std::span<const Measure> measures,
                      const EssOptions& options, std::span<const int64_t> positions);
 
 }  // namespace ess

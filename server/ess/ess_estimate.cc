@@ -1,154 +1,132 @@
 #include "server/ess/ess_estimate.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <array>
 #include <chrono>
 #include <cmath>
 
-#include "server/base/cancellation.h"
 #include "server/ess/ess_engine.h"
-#include "server/linalg/inertia_tree.h"
+#include "server/linalg/serial_torch.h"
 
 namespace ess {
 namespace {
 
 using Kind = Measure::Kind;
 
-// Costs of the parts of a route, in its unit of work: L^3 operations of a dense matrix, L S^2 of
-// anything with a state (or window) of S. Measured (docs/benchmarks.md), relative to the tree.
+// What a main route costs, in units of its own: L^3 for the dense ones, L n^2 for those of a state
+// or band of n. Where a pass is made of vectors and not of matrix products, it counts for more.
 struct RouteCost {
   Route route;
-  bool cubic;          // The unit is L^3.
-  double prepare;      // Once, with the largest sigma_1 of all positions.
-  double first_count;  // The first tolerance.
-  double further;      // Each further one.
-  double fraction;     // Each relative tolerance, with sigma_1 at every position.
-  double norms;        // sigma_1 at every position, if nothing else asks for it.
-  double entropy;      // Entropies.
+  double prepare;   // Once per head, max_i sigma_1(H_i) included.
+  double pass;      // Counts at a first tolerance;
+  double further;   // at each further one.
+  double spectral;  // Entropy, or counts relative to sigma_1(H_i): each.
 };
 
 constexpr std::array kCosts = {
-    RouteCost{Route::kInertiaTree, true, 0.6, 0.54, 0.29, 3, 3, 3.2},
-    RouteCost{Route::kTensorTree, true, 3, 3, 2, 20, 20, 30},
-    RouteCost{Route::kStateWindows, false, 60, 15, 15, 60, 60, 250},
-    RouteCost{Route::kChannelWindows, false, 20, 8, 8, 45, 45, 45},
-    RouteCost{Route::kLocalWindows, false, 20, 5, 5, 60, 60, 100},
+    RouteCost{Route::kInertiaTree, 0.7, 0.54, 0.35, 3.5},
+    RouteCost{Route::kTensorTree, 1.4, 1.1, 1.1, 7},
+    RouteCost{Route::kStateWindows, 60, 20, 20, 100},
+    RouteCost{Route::kChannelWindows, 40, 20, 20, 100},
+    RouteCost{Route::kLocalWindows, 40, 75, 75, 300},
 };
 
-// Below this the work for each position outweighs the arithmetic.
-constexpr double kLeastState = 8;
-// Operations for each entry of a dense matrix: making, checking and copying it.
-constexpr double kDensePerEntry = 20;
-// Speed of LibTorch's SVD as a share of the tree's.
-constexpr double kSvdSpeed = 0.15;
+// Speed of LibTorch's SVD as a share of its matrix product's.
+constexpr double kSvdSpeed = 0.4;
+// A product of matrices of this size is long enough for the clock.
+constexpr int64_t kProbeSize = 384;
+constexpr int kProbes = 3;
 
-const RouteCost& CostOf(Route main) {
+const RouteCost& CostOf(Route route) {
   return *std::find_if(kCosts.begin(), kCosts.end(),
-                       [main](const RouteCost& cost) { return cost.route == main; });
+                       [route](const RouteCost& cost) { return cost.route == route; });
 }
 
-double StateOf(const OperatorOutline& outline) {
-  const bool growing = outline.state_size.kind == operators::StateSize::Kind::kGrowing;
-  return growing ? 1 : static_cast<double>(outline.state_size.size);
-}
+bool IsDense(Route route) { return route == Route::kInertiaTree || route == Route::kTensorTree; }
 
-// In units of the route's work: what these measures add to the preparation.
-double MeasureUnits(const RouteCost& cost, std::span<const Measure> measures,
-                    const EssOptions& options) {
-  const double passes = options.certify ? 2 : 1;
-  double units = 0;
-  bool counted = false;
-  bool norms = false;
-  bool fractions = false;
-  bool entropy = false;
-  for (const Measure& measure : measures) {
-    switch (measure.kind) {
-      case Kind::kTolerance:
-      case Kind::kHeadRelative:
-        units += (counted ? cost.further : cost.first_count) + (passes - 1) * cost.further;
-        counted = true;
-        break;
-      case Kind::kRelative:
-        units += passes * (fractions ? 0.3 : 1) * cost.fraction;
-        fractions = true;
-        break;
-      case Kind::kEntropy:
-        entropy = true;
-        break;
-      case Kind::kSpectralNorm:
-        norms = true;
-        break;
-      case Kind::kFrobeniusNorm:
-      case Kind::kSingularValues:
-      case Kind::kCausal:
-        break;
-    }
+// Adds one measure to the estimate. `counts`: tolerances so far.
+void AddMeasure(const OperatorShape& shape, const Measure& measure, bool by_svd,
+                const EssOptions& options, double unit, int64_t& counts, EssEstimate& estimate) {
+  const Route main = ChooseRoute(shape);
+  const RouteCost& cost = CostOf(main);
+  RouteSet& routes = estimate.routes.emplace_back();
+  if (measure.kind == Kind::kCausal) {
+    routes.Add(Route::kFactorSvd);
+    const double state = static_cast<double>(shape.state_size.size);
+    estimate.flops += 20 * static_cast<double>(shape.length) * state * state * state / kSvdSpeed;
+    return;
   }
-  if (entropy) units += cost.entropy;
-  if (norms && !fractions) units += cost.norms;
-  return units;
-}
-
-std::string RouteOf(const Measure& measure, Route main, bool by_svd) {
-  if (by_svd) return std::string(RouteName(SvdRoute(main)));
+  if (by_svd) {  // Its work is ReferenceWork.
+    routes.Add(options.horizon ? Route::kReferenceSvd : SvdRoute(main));
+    return;
+  }
+  // A certificate counts on both sides of the threshold.
+  const int passes = options.certify ? 2 : 1;
   switch (measure.kind) {
+    case Kind::kFrobeniusNorm:
+      routes.Add(Route::kPrefixSums);
+      break;
     case Kind::kTolerance:
     case Kind::kHeadRelative:
-      return std::string(RouteName(main));
-    case Kind::kFrobeniusNorm:
-      return std::string(RouteName(Route::kPrefixSums));
-    case Kind::kCausal:
-      return std::string(RouteName(Route::kFactorSvd));
+      routes.Add(main);
+      for (int pass = 0; pass < passes; ++pass) {
+        estimate.flops += unit * (counts++ == 0 ? cost.pass : cost.further);
+      }
+      break;
+    case Kind::kRelative:
+      routes.Add(SpectralRoute(main));
+      estimate.flops += unit * cost.spectral * passes;
+      break;
     default:
-      return std::string(RouteName(SpectralRoute(main)));
+      routes.Add(SpectralRoute(main));
+      estimate.flops += unit * cost.spectral;
+      break;
   }
 }
 
 double MeasureSpeed() {
-  constexpr int64_t kLength = 256;
-  std::vector<double> matrix(kLength * kLength);
-  for (int64_t row = 0; row < kLength; ++row) {
-    for (int64_t column = 0; column < row; ++column) {
-      matrix[row * kLength + column] = 1 / (1.5 + static_cast<double>((row * 7 + column) % 11));
-    }
-  }
-  const CancellationToken never;
-  linalg::InertiaTree tree;
+  const linalg::SerialTorch serial;
+  const at::Tensor a = at::ones({kProbeSize, kProbeSize}, at::kDouble);
+  at::Tensor product = at::mm(a, a);  // Warms up.
   double shortest = 1e9;
-  for (int run = 0; run < 4; ++run) {
+  for (int probe = 0; probe < kProbes; ++probe) {
     const auto start = std::chrono::steady_clock::now();
-    if (!tree.Load(matrix, kLength, never).ok() || !tree.CountAbove(0.01, 40, never).ok()) break;
+    at::mm_out(product, a, a);
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
     shortest = std::min(shortest, seconds.count());
   }
-  return 0.54 * std::pow(kLength, 3) / shortest;
+  return 2 * std::pow(kProbeSize, 3) / shortest;
 }
 
 }  // namespace
 
-EssEstimate EstimateEss(const OperatorOutline& outline, std::span<const int64_t> positions,
+EssEstimate EstimateEss(const OperatorShape& shape, std::span<const int64_t> positions,
                         std::span<const Measure> measures, const EssOptions& options) {
   EssEstimate estimate;
-  const double length = static_cast<double>(outline.length);
-  const double state = StateOf(outline);
-  const Route main = ChooseRoute(outline);
-  const RouteCost& cost = CostOf(main);
-  const double size = std::max(state, kLeastState);
-  const double unit = cost.cubic ? length * length * length : length * size * size;
-  const bool dense = cost.cubic || options.horizon.has_value();
-
-  estimate.flops = cost.prepare * unit;
-  if (dense) estimate.flops += (kDensePerEntry + 2 * state) * length * length;
-  if (!options.horizon) estimate.flops += MeasureUnits(cost, measures, options) * unit;
-  // One decomposition at each position serves all measures that need it.
-  estimate.flops += ReferenceWork(outline, measures, options, positions) / kSvdSpeed;
-  for (const Measure& measure : measures) {
-    const bool by_svd = ReferenceWork(outline, {&measure, 1}, options, positions) > 0;
-    const Route route = options.horizon ? Route::kInertiaTree : main;
-    estimate.routes.push_back(RouteOf(measure, route, by_svd));
+  const Route main = ChooseRoute(shape);
+  const double length = static_cast<double>(shape.length);
+  const double state = shape.state_size.kind == operators::StateSize::Kind::kGrowing
+                           ? length
+                           : static_cast<double>(std::max<int64_t>(shape.state_size.size, 1));
+  const double unit = IsDense(main) ? length * length * length : length * state * state;
+  estimate.flops = CostOf(main).prepare * unit;
+  // T from its factors.
+  if (IsDense(main) && shape.class_name != "DenseOperator") {
+    estimate.flops += 2 * state * length * length;
   }
-  const double doubles = dense ? 4 * length * length : 20 * length * size;
-  estimate.scratch_bytes = static_cast<int64_t>(doubles * sizeof(double));
+  int64_t counts = 0;
+  for (const Measure& measure : measures) {
+    const bool by_svd = ReferenceWork(shape, {&measure, 1}, options, positions) > 0;
+    AddMeasure(shape, measure, by_svd, options, unit, counts, estimate);
+  }
+  // One decomposition at each position serves all measures that need it.
+  estimate.flops += ReferenceWork(shape, measures, options, positions) / kSvdSpeed;
+  const int64_t doubles = IsDense(main)
+                              ? 4 * shape.length * shape.length
+                              : 32 * shape.length * std::max<int64_t>(shape.state_size.size, 8);
+  estimate.scratch_bytes = doubles * static_cast<int64_t>(sizeof(double));
   return estimate;
 }
 

@@ -57,7 +57,7 @@ std::string RouteSet::Name() const {
   return name;
 }
 
-OperatorOutline OutlineOf(const operators::SequenceOperator& op) {
+OperatorShape ShapeOf(const operators::SequenceOperator& op) {
   return {.class_name = op.class_name(),
           .head_count = op.head_count(),
           .length = op.length(),
@@ -65,7 +65,7 @@ OperatorOutline OutlineOf(const operators::SequenceOperator& op) {
           .has_channels = op.channel_recurrence() != nullptr};
 }
 
-Route ChooseRoute(const OperatorOutline& shape) {
+Route ChooseRoute(const OperatorShape& shape) {
   if (shape.on_accelerator) return Route::kTensorTree;
   if (shape.state_size.kind == operators::StateSize::Kind::kGrowing) return Route::kInertiaTree;
   const int64_t state = shape.state_size.size;

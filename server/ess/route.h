@@ -41,7 +41,7 @@ class RouteSet {
 std::string_view RouteName(Route route);
 
 // What the choice depends on.
-struct OperatorOutline {
+struct OperatorShape {
   std::string_view class_name;
   int64_t head_count = 0;
   int64_t length = 0;
@@ -50,10 +50,10 @@ struct OperatorOutline {
   bool on_accelerator = false;
 };
 
-OperatorOutline OutlineOf(const operators::SequenceOperator& op);
+OperatorShape ShapeOf(const operators::SequenceOperator& op);
 
 // The main route of an operator: the one that counts at a tolerance. The table is in route.cc.
-Route ChooseRoute(const OperatorOutline& shape);
+Route ChooseRoute(const OperatorShape& shape);
 
 // The routes of everything else, given the main one.
 Route SpectralRoute(Route main);  // entropy, relative, spectral_norm.

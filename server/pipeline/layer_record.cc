@@ -3,6 +3,18 @@
 #include <algorithm>
 
 namespace ess {
+namespace {
+
+// "inertia_tree" + "reference_svd" -> "inertia_tree+reference_svd"; a route already there stays.
+void JoinRoute(const std::string& route, std::string& routes) {
+  if (routes.empty()) {
+    routes = route;
+  } else if (("+" + routes + "+").find("+" + route + "+") == std::string::npos) {
+    routes += "+" + route;
+  }
+}
+
+}  // namespace
 
 LayerRecord LayerRecord::Empty(size_t measures, size_t floors) {
   return {.routes = std::vector<std::string>(measures),
@@ -18,14 +30,6 @@ void LayerRecord::Add(std::span<const Measure> measures, const OperatorEss& ess,
     if (measures[m].kind != Measure::Kind::kTolerance) continue;
     below_noise_floor[m] += std::count_if(ess.noise_floors.begin(), ess.noise_floors.end(),
                                           [&](double floor) { return measures[m].value < floor; });
-  }
-}
-
-void JoinRoute(const std::string& route, std::string& routes) {
-  if (routes.empty()) {
-    routes = route;
-  } else if (("+" + routes + "+").find("+" + route + "+") == std::string::npos) {
-    routes += "+" + route;
   }
 }
 

@@ -23,7 +23,4 @@ struct LayerRecord {
   void Add(std::span<const Measure> measures, const OperatorEss& ess, size_t first_floor);
 };
 
-// "inertia_tree" + "reference_svd" -> "inertia_tree+reference_svd"; a route already there stays.
-void JoinRoute(const std::string& route, std::string& routes);
-
 }  // namespace ess

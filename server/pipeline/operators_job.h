@@ -21,7 +21,8 @@ struct OperatorsJob {
   std::vector<Measure> measures;   // At least one, valid, none twice.
   EssOptions options;
   Reduction reduction = Reduction::kNone;
-  std::vector<int64_t> positions;  // Selected, ascending.
+  std::vector<int64_t> positions;    // Selected, ascending.
+  double max_reference_work = 2e12;  // Of all operators together; see ReferenceWork.
 };
 
 // REQUIRES: the products are below 2^63.

@@ -1,4 +1,4 @@
-// The way of operators that a caller brings: build them group by group, and hand on their ESS.
+// The way of operators that a caller brings: build them, and hand on their ESS group by group.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -28,12 +28,11 @@ class OperatorsReceiver {
   virtual absl::Status OnSummary(const LayerRecord& record) = 0;
 };
 
-// Computes one job on the calling thread and the engine's. `arguments`: aligned with the job's,
-// contiguous and on the CPU. A group of operators is expanded at a time, never the whole batch.
-// `stages` gains what each stage took, also on failure.
+// Computes one job on the calling thread and the engine's. `arguments`: aligned with the job's, not
+// expanded. `stages` gains what each stage took, also on failure.
 // Errors: kInvalidArgument  the class refuses its arguments, or products of them are not finite;
 //         those of EssEngine::Compute and of the receiver.
-// Memory: one group in float64, at most 64 MiB or one operator per thread, and the engine's.
+// Memory: that of the operator, of the engine, and of the values of one group.
 absl::Status ProfileOperators(const OperatorsJob& job, std::span<const at::Tensor> arguments,
                               const EssEngine& engine, const CancellationToken& cancellation,
                               OperatorsReceiver& receiver, StageTimes& stages);

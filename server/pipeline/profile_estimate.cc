@@ -7,13 +7,12 @@
 
 #include "server/ess/ess_estimate.h"
 #include "server/models/layers/attention.h"
-#include "server/pipeline/layer_record.h"
 
 namespace ess {
 namespace {
 
-// The forward pass computes in float32; its products run at this multiple of the tree's speed.
-constexpr double kForwardSpeed = 1.2;
+// The forward pass computes in float32, twice as fast as float64.
+constexpr double kForwardSpeed = 2;
 // Hidden states of a prompt that exist at once, beside the residual stream of all prompts: norms,
 // queries, keys, values, the mixed values, and the feed-forward layer, in multiples of the hidden
 // size.
@@ -67,7 +66,7 @@ double ForwardFlops(const ProfilePlan& plan, const models::ModelDescription& mod
 ProfileEstimate EstimateProfile(const ProfileJob& job, const ProfilePlan& plan,
                                 const models::ModelDescription& model, int threads) {
   ProfileEstimate estimate;
-  std::map<std::pair<std::string, int64_t>, std::string> routes;
+  std::map<std::pair<std::string, int64_t>, RouteSet> routes;
   double ess_flops = 0;
   int64_t longest = 0;
   int64_t most_heads = 0;
@@ -78,22 +77,22 @@ ProfileEstimate EstimateProfile(const ProfileJob& job, const ProfilePlan& plan,
     const double rounds = std::ceil(static_cast<double>(kind.most_heads) / threads);
     const double busy = static_cast<double>(kind.most_heads) / rounds;
     for (size_t p = 0; p < plan.token_ids.size(); ++p) {
-      const OperatorOutline outline{.class_name = kind.operator_class,
-                                    .head_count = kind.most_heads,
-                                    .length = std::ssize(plan.token_ids[p]),
-                                    .state_size = kind.state_size};
-      const EssEstimate head = EstimateEss(outline, plan.positions[p], job.measures, job.options);
+      const OperatorShape shape{.class_name = kind.operator_class,
+                                .head_count = kind.most_heads,
+                                .length = std::ssize(plan.token_ids[p]),
+                                .state_size = kind.state_size};
+      const EssEstimate head = EstimateEss(shape, plan.positions[p], job.measures, job.options);
       ess_flops += head.flops * static_cast<double>(kind.heads) / busy;
       scratch = std::max(scratch, head.scratch_bytes);
-      longest = std::max(longest, outline.length);
+      longest = std::max(longest, shape.length);
       for (size_t m = 0; m < head.routes.size(); ++m) {
-        JoinRoute(head.routes[m], routes[{kind.operator_class, static_cast<int64_t>(m)}]);
+        routes[{kind.operator_class, static_cast<int64_t>(m)}].Add(head.routes[m]);
       }
     }
   }
-  for (auto& [key, route] : routes) {
+  for (const auto& [key, route] : routes) {
     estimate.routes.push_back(
-        {.measure = key.second, .operator_class = key.first, .route = std::move(route)});
+        {.measure = key.second, .operator_class = key.first, .route = route.Name()});
   }
   const double speed = FloatSpeed();
   estimate.ess_seconds = ess_flops / speed;

@@ -122,10 +122,10 @@ absl::StatusOr<ProfilePlan> MakeProfilePlan(const ProfileJob& job,
     plan.positions.push_back(Below(plan.all_positions, length));
     for (const PlannedLayer& layer : plan.layers) {
       const models::Mixer& mixer = model.mixers[layer.mixer];
-      const OperatorOutline shape{.class_name = mixer.operator_class,
-                                  .head_count = mixer.head_count,
-                                  .length = length,
-                                  .state_size = mixer.state_size};
+      const OperatorShape shape{.class_name = mixer.operator_class,
+                                .head_count = mixer.head_count,
+                                .length = length,
+                                .state_size = mixer.state_size};
       reference_work += ReferenceWork(shape, job.measures, job.options, plan.positions.back()) *
                         static_cast<double>(layer.heads.size());
     }

@@ -11,9 +11,6 @@
 namespace ess::rpc {
 namespace {
 
-constexpr int kMaxArguments = 16;  // More than any class has: bounds the checks.
-constexpr int kMaxDimensions = 32;
-
 template <typename... Arguments>
 absl::Status Invalid(fmt::format_string<Arguments...> text, Arguments&&... arguments) {
   return absl::InvalidArgumentError(fmt::format(text, std::forward<Arguments>(arguments)...));
@@ -57,10 +54,6 @@ std::optional<c10::ScalarType> DecodeDtype(v1::OperatorDtype dtype) {
 
 absl::StatusOr<std::vector<operators::ArgumentDeclaration>> DecodeArguments(
     const v1::OperatorDeclaration& declaration) {
-  if (declaration.arguments_size() > kMaxArguments) {
-    return Invalid("arguments: {} arguments; the limit is {}", declaration.arguments_size(),
-                   kMaxArguments);
-  }
   std::vector<operators::ArgumentDeclaration> arguments;
   for (int i = 0; i < declaration.arguments_size(); ++i) {
     const v1::OperatorArgument& argument = declaration.arguments(i);
@@ -68,10 +61,6 @@ absl::StatusOr<std::vector<operators::ArgumentDeclaration>> DecodeArguments(
     if (!dtype) {
       return Invalid("arguments[{}].dtype: {} is not an OperatorDtype", i,
                      static_cast<int>(argument.dtype()));
-    }
-    if (argument.shape_size() > kMaxDimensions) {
-      return Invalid("arguments[{}].shape: {} dimensions; the limit is {}", i,
-                     argument.shape_size(), kMaxDimensions);
     }
     arguments.push_back({.name = argument.name(),
                          .dtype = *dtype,
@@ -109,30 +98,18 @@ absl::Status CheckSizes(const OperatorLimits& limits, const OperatorsJob& job) {
   return CheckBytes(job.arguments, limits.max_operator_bytes);
 }
 
-absl::Status CheckWork(const OperatorLimits& limits, const OperatorsJob& job) {
-  const OperatorOutline outline{
-      .class_name = job.class_name, .head_count = job.shape.head_count, .length = job.shape.length};
-  const double work = ReferenceWork(outline, job.measures, job.options, job.positions) *
-                      static_cast<double>(job.shape.head_count);
-  if (work > limits.max_reference_work) {
-    return Invalid(
-        "measures: these need {:.2g} floating point operations by the reference route (an SVD at "
-        "every position); the limit is {:.2g} (max_reference_work); ask for tolerance or "
-        "head_relative, or fewer operators or positions",
-        work, limits.max_reference_work);
-  }
+absl::Status CheckResult(const OperatorLimits& limits, const OperatorsJob& job) {
   int64_t values = 0;
   for (const Measure& measure : job.measures) {
     values += ValueCount(job.reduction, job.shape.head_count,
                          static_cast<int64_t>(job.positions.size()), measure);
   }
-  if (const int64_t bytes = values * ValueBytes(job.options); bytes > limits.max_result_bytes) {
-    return Invalid(
-        "measures: the answer would have {} bytes; the limit is {} (max_result_bytes); ask for "
-        "fewer measures, operators or positions",
-        bytes, limits.max_result_bytes);
-  }
-  return absl::OkStatus();
+  const int64_t bytes = values * ValueBytes(job.options);
+  if (bytes <= limits.max_result_bytes) return absl::OkStatus();
+  return Invalid(
+      "measures: the answer would have {} bytes; the limit is {} (max_result_bytes); ask for fewer "
+      "measures, operators or positions",
+      bytes, limits.max_result_bytes);
 }
 
 }  // namespace
@@ -162,7 +139,8 @@ absl::StatusOr<OperatorsJob> DecodeOperatorDeclaration(const v1::OperatorDeclara
                        DecodeSelection(declaration.positions().ranges(), "positions"));
   ESS_RETURN_IF_ERROR(CheckExists(positions, job.shape.length, "positions", "positions"));
   job.positions = SelectedIndices(positions, job.shape.length);
-  ESS_RETURN_IF_ERROR(CheckWork(limits, job));
+  ESS_RETURN_IF_ERROR(CheckResult(limits, job));
+  job.max_reference_work = limits.max_reference_work;
   return job;
 }
 

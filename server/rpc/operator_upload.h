@@ -20,9 +20,9 @@ class OperatorUpload {
   explicit OperatorUpload(const OperatorsJob& job);
 
   // Takes the next piece.
-  // Errors: kInvalidArgument  out of order, overlapping, beyond the end, not whole elements, a NaN
-  //         or an infinity, a non-zero above the diagonal of a DenseOperator: names argument and
-  //         element.
+  // Errors: kInvalidArgument  out of order, overlapping, beyond the end or not whole elements:
+  // names
+  //         the argument and what was expected.
   absl::Status Add(const v1::OperatorData& data);
 
   // Errors: kInvalidArgument  arguments are missing or not complete.
@@ -30,9 +30,6 @@ class OperatorUpload {
 
   // Aligned with the job's arguments, of the declared dtypes and shapes, contiguous.
   std::span<const at::Tensor> arguments() const { return arguments_; }
-
-  // Gives the memory back.
-  void Clear() { arguments_.clear(); }
 
  private:
   const OperatorsJob& job_;

@@ -231,6 +231,7 @@ def piece(first, values, argument=0):
 
 ZEROS = np.zeros(32)
 NAN = np.where(np.arange(32) == 20, np.nan, 0)
+INFINITE = np.where(np.arange(32) == 0, -np.inf, 0)
 ABOVE = np.where(np.arange(32) == 22, 1.0, 0)
 EMPTY = operators_pb2.ProfileOperatorsRequest()
 READ_BEFORE = declared()
@@ -248,22 +249,23 @@ REFUSED = {
     "data before the declaration": ([piece(0, ZEROS)], ["before the declaration"]),
     "two declarations": ([declared(), declared()], ["declaration"]),
     "no class": ([NO_CLASS], ["operator_class: 0"]),
-    "an unknown argument": ([declared(name="S")], ["'S'"]),
-    "an argument twice": ([TWICE], ["'T'"]),
+    "an unknown argument": ([declared(name="S")], ["DenseOperator has no argument S", "T"]),
+    "an argument twice": ([TWICE], ["DenseOperator.T", "twice"]),
     "no dtype": ([declared(dtype=0)], ["dtype: 0"]),
     "a complex matrix": (
         [declared(dtype=operators_pb2.OPERATOR_DTYPE_COMPLEX64)],
-        ["'T'", "complex"],
+        ["DenseOperator.T", "float32 or float64"],
     ),
-    "too few dimensions": ([declared(shape=[4])], ["'T'"]),
-    "no square": ([declared(shape=[4, 5])], ["'T'", "4", "5"]),
-    "a dimension of 0": ([declared(shape=[0, 0])], ["'T'", "0"]),
-    "a negative dimension": ([declared(shape=[-1, 4, 4])], ["'T'", "-1"]),
-    "read before of a matrix": ([READ_BEFORE], ["read_before", "DenseOperator"]),
+    "too few dimensions": ([declared(shape=[4])], ["DenseOperator.T", "[4]", "[..., L, L]"]),
+    "no square": ([declared(shape=[4, 5])], ["DenseOperator.T", "L = 5", "4"]),
+    "a dimension of 0": ([declared(shape=[0, 0])], ["DenseOperator.T", "[0, 0]", "at least 1"]),
+    "a negative dimension": ([declared(shape=[-1, 4, 4])], ["DenseOperator.T", "[-1, 4, 4]"]),
+    "read before of a matrix": ([READ_BEFORE], ["DenseOperator is no recurrence"]),
+    "too many dimensions": ([declared(shape=[1] * 17)], ["17 dimensions", "16"]),
     "too long": ([declared(shape=[9000, 9000])], ["9000", "8192", "max_operator_length"]),
     "too many operators": ([declared(shape=[70000, 1, 1])], ["70000", "max_operator_batch"]),
-    "too many bytes": ([declared(shape=[2, 8192, 8192])], ["max_operator_bytes", "1073741824"]),
-    "bytes beyond 2^63": ([declared(shape=[1 << 40, 1 << 40, 4, 4])], ["arguments"]),
+    "too many bytes": ([declared(shape=[3, 8192, 8192])], ["max_operator_bytes", "1073741824"]),
+    "more than can be": ([declared(shape=[1 << 40, 1 << 40, 4, 4])], ["DenseOperator"]),
     "horizon 0": ([NO_HORIZON], ["options.horizon: 0"]),
     "too much data": ([declared(), piece(0, np.zeros(33))], ["33 elements", "32"]),
     "data after the end": ([declared(), piece(0, ZEROS), piece(32, [0.0])], ["complete"]),
@@ -273,9 +275,9 @@ REFUSED = {
     "an overlap": ([declared(), piece(0, ZEROS[:4]), piece(3, ZEROS[3:])], ["first_element: 3"]),
     "an unknown ordinal": ([declared(), piece(0, ZEROS, argument=1)], ["data.argument: 1"]),
     "an empty piece": ([declared(), piece(0, [])], ["0 bytes"]),
-    "a NaN": ([declared(), piece(0, NAN)], ["[1, 1, 0]", "'T'", "nan"]),
-    "an infinity": ([declared(), piece(0, [np.inf])], ["[0, 0, 0]", "'T'", "inf"]),
-    "above the diagonal": ([declared(), piece(0, ABOVE)], ["[1, 1, 2]", "'T'"]),
+    "a NaN": ([declared(), piece(0, NAN)], ["DenseOperator.T is nan", "[1, 1, 0]"]),
+    "an infinity": ([declared(), piece(0, INFINITE)], ["DenseOperator.T is -inf", "[0, 0, 0]"]),
+    "above the diagonal": ([declared(), piece(0, ABOVE)], ["DenseOperator.T is 1", "[1, 1, 2]"]),
     "a message above 1 MiB": (
         [declared(shape=[512, 512]), piece(0, np.zeros(140000))],
         ["1048576", "message"],

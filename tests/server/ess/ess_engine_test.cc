@@ -235,7 +235,7 @@ TEST(EssEngineTest, CausalOfADenseOperatorIsRefused) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("DenseOperator")));
 }
 
-const OperatorOutline kDenseOfTen{.class_name = "DenseOperator", .head_count = 1, .length = 10};
+const OperatorShape kDenseOfTen{.class_name = "DenseOperator", .head_count = 1, .length = 10};
 
 TEST(EssEngineTest, ReferenceWorkCountsOnlyMeasuresThatNeedIt) {
   const std::vector<Measure> fast = {{.kind = Kind::kTolerance, .value = 1e-3},
@@ -263,7 +263,7 @@ TEST(EssEngineTest, WithAHorizonEveryMeasureNeedsTheReferenceOfTheCutBlock) {
 TEST(EssEngineTest, TheSvdOfARecurrenceIsNoLargerThanItsState) {
   const Measure values{.kind = Kind::kSingularValues, .count = 2};
   const std::vector<int64_t> positions = {50};
-  const OperatorOutline recurrence{.class_name = "DiagonalRecurrence",
+  const OperatorShape recurrence{.class_name = "DiagonalRecurrence",
                                  .head_count = 1,
                                  .length = 100,
                                  .state_size = StateSize::Constant(3)};
@@ -275,7 +275,7 @@ TEST(EssEngineTest, ReferenceWorkCountsTolerancesThatMayBeTooSmallForTheTree) {
   const std::vector<int64_t> positions = {50};
   auto work = [&positions](Kind kind, double value, int64_t length) {
     const Measure measure{.kind = kind, .value = value};
-    OperatorOutline shape = kDenseOfTen;
+    OperatorShape shape = kDenseOfTen;
     shape.length = length;
     return ReferenceWork(shape, {&measure, 1}, {}, positions);
   };

@@ -21,11 +21,12 @@ TEST(LayerRecordTest, JoinsGroupsOfHeads) {
 }
 
 TEST(LayerRecordTest, NamesARouteOnceAndNotWithinAnother) {
-  std::string routes;
+  const std::vector<Measure> measures = {{.kind = Measure::Kind::kEntropy}};
+  LayerRecord record = LayerRecord::Empty(1, 1);
   for (const char* route : {"tree", "tree", "inertia_tree", "tree", "svd"}) {
-    JoinRoute(route, routes);
+    record.Add(measures, {.noise_floors = {0}, .routes = {route}}, 0);
   }
-  EXPECT_EQ(routes, "tree+inertia_tree+svd");
+  EXPECT_THAT(record.routes, ElementsAre("tree+inertia_tree+svd"));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 #include <cmath>
+#include <limits>
 
 #include "gmock/gmock.h"
 #include "server/operators/dense_operator.h"
@@ -142,16 +143,19 @@ TEST_F(OperatorsPipelineTest, BroadcastsLeadingDimensions) {
 }
 
 TEST_F(OperatorsPipelineTest, CutsALargeBatchIntoGroups) {
-  // 2 MiB an operator as float64: groups of 32.
-  const at::Tensor one = Random({512, 512}).tril().to(at::kFloat);
-  job.positions = {3};
+  // 4 KiB of values an operator: groups of 64.
+  const at::Tensor h = Random({150, 1024});
   job.measures = {{.kind = Measure::Kind::kFrobeniusNorm}};
 
-  ASSERT_THAT(Run("DenseOperator", {{"T", one.expand({70, 512, 512})}}), IsOk());
+  ASSERT_THAT(Run("Convolution", {{"h", h.slice(1, 0, 1024)}}), IsOk());
 
-  EXPECT_THAT(joined.firsts, ElementsAre(0, 32, 64));
-  ASSERT_THAT(joined.values[0], SizeIs(70));
-  for (const float value : joined.values[0]) EXPECT_EQ(value, joined.values[0][0]);
+  EXPECT_THAT(joined.firsts, ElementsAre(0, 64, 128));
+  ASSERT_THAT(joined.values[0], SizeIs(150 * 1024));
+  for (const int64_t head : {0, 63, 64, 149}) {
+    // ||T[1:, :1]||_F: all taps but the first.
+    const double expected = h[head].slice(0, 1).norm().item<double>();
+    EXPECT_NEAR(joined.values[0][head * 1024 + 1], expected, 1e-4 * expected);
+  }
 }
 
 TEST_F(OperatorsPipelineTest, ReducesOverTheBatchOrThePositions) {
@@ -181,6 +185,15 @@ TEST_F(OperatorsPipelineTest, ReducesOverTheBatchOrThePositions) {
   EXPECT_THAT(joined.record.noise_floors, SizeIs(5));
 }
 
+TEST_F(OperatorsPipelineTest, NamesArgumentAndIndexOfAValueThatCannotBe) {
+  at::Tensor maps = Random({2, 3, 4, 4}).tril();
+  maps[1][2][3][0] = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_THAT(Run("DenseOperator", {{"T", maps}}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("DenseOperator.T is nan"), HasSubstr("[1, 2, 3, 0]"))));
+  EXPECT_EQ(joined.begun, 0);
+}
+
 TEST_F(OperatorsPipelineTest, SaysWhichOperatorsProductsOverflow) {
   // Gates of 1e200: T[3, 0] holds a product of three.
   at::Tensor a = at::full({2, 5, 1}, 0.5, at::kDouble);
@@ -194,12 +207,10 @@ TEST_F(OperatorsPipelineTest, SaysWhichOperatorsProductsOverflow) {
 }
 
 TEST_F(OperatorsPipelineTest, StopsWhenTheReceiverFails) {
-  const at::Tensor one = Random({512, 512}).tril();
-  job.positions = {3};
   job.measures = {{.kind = Measure::Kind::kFrobeniusNorm}};
   fails = true;
 
-  EXPECT_THAT(Run("DenseOperator", {{"T", one.expand({70, 512, 512})}}),
+  EXPECT_THAT(Run("Convolution", {{"h", Random({3000, 4})}}),
               StatusIs(absl::StatusCode::kCancelled, "left"));
   EXPECT_EQ(joined.groups, 1);
 }

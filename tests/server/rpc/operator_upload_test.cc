@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include <limits>
 #include <random>
 
 #include "gmock/gmock.h"
@@ -103,59 +102,6 @@ TEST(OperatorUploadTest, RefusesMoreThanAllAndLessThanAll) {
 
   EXPECT_THAT(upload.Add(Piece(1, 12, std::vector<double>(2))),
               StatusIs(kInvalid, HasSubstr("all 2 arguments are complete")));
-}
-
-TEST(OperatorUploadTest, NamesArgumentAndIndexOfWhatIsNotFinite) {
-  const OperatorsJob job = TwoArguments();
-  for (const float bad :
-       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
-        -std::numeric_limits<float>::infinity()}) {
-    OperatorUpload upload(job);
-    ASSERT_THAT(upload.Add(Piece(0, 0, std::vector<float>{1, 2})), IsOk());
-    EXPECT_THAT(upload.Add(Piece(0, 2, std::vector<float>{3, 4, bad})),
-                StatusIs(kInvalid, HasSubstr("element [1, 1, 0] of argument 'a' is ")));
-  }
-  OperatorUpload upload(job);
-  ASSERT_THAT(upload.Add(Piece(0, 0, std::vector<float>(6))), IsOk());
-  std::vector<double> parts(24);
-  parts[15] = std::numeric_limits<double>::infinity();  // The imaginary part of element 7.
-  EXPECT_THAT(upload.Add(Piece(1, 0, parts)),
-              StatusIs(kInvalid, HasSubstr("element [1, 3] of argument 'b' is inf")));
-}
-
-TEST(OperatorUploadTest, TakesTheLargestFiniteNumbers) {
-  const OperatorsJob job = TwoArguments();
-  OperatorUpload upload(job);
-  EXPECT_THAT(upload.Add(Piece(0, 0, std::vector<float>(6, std::numeric_limits<float>::max()))),
-              IsOk());
-}
-
-TEST(OperatorUploadTest, RefusesANonzeroAboveTheDiagonalWhereverThePieceIsCut) {
-  OperatorsJob job;
-  job.class_name = "DenseOperator";
-  job.arguments = {{.name = "T", .dtype = c10::ScalarType::Double, .shape = {2, 4, 4}}};
-  job.shape = {.batch_shape = {2}, .head_count = 2, .length = 4};
-  for (int64_t cut = 1; cut < 32; ++cut) {
-    for (int64_t bad = 0; bad < 32; ++bad) {
-      std::vector<double> values(32);
-      for (int64_t x = 0; x < 32; ++x) values[x] = x % 4 <= x / 4 % 4 ? 1 : -0.0;
-      const bool above = bad % 4 > bad / 4 % 4;
-      values[bad] = 1e-300;
-      OperatorUpload upload(job);
-      absl::Status status =
-          upload.Add(Piece(0, 0, std::vector<double>(values.begin(), values.begin() + cut)));
-      if (status.ok()) {
-        status = upload.Add(Piece(0, cut, std::vector<double>(values.begin() + cut, values.end())));
-      }
-      if (!above) {
-        EXPECT_THAT(status, IsOk());
-        continue;
-      }
-      const std::string index = "[" + std::to_string(bad / 16) + ", " +
-                                std::to_string(bad / 4 % 4) + ", " + std::to_string(bad % 4) + "]";
-      EXPECT_THAT(status, StatusIs(kInvalid, HasSubstr("element " + index + " of argument 'T'")));
-    }
-  }
 }
 
 }  // namespace
