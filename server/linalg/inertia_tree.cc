@@ -1,6 +1,7 @@
 #include "server/linalg/inertia_tree.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -94,6 +95,23 @@ absl::StatusOr<BlockCounts> InertiaTree::CountWithNudges(double tau, double spec
     previous_growth = result.growth;
   }
   return best;
+}
+
+absl::StatusOr<std::vector<double>> InertiaTree::LogDeterminants(
+    double t, const CancellationToken& cancellation) {
+  ESS_CHECK(length_ > 0 && t > 0);
+  // From the first offset, whatever earlier calls have done: the same bits each time.
+  if (offset_ != 0) ESS_RETURN_IF_ERROR(Place(0, cancellation));
+  TreeProblem problem = problem_;
+  problem.a_identity = t;
+  problem.c_identity = -t;
+  problem.sum = PivotSum::kLogAbs;
+  std::vector<double> sums(problem.root.width);
+  ESS_RETURN_IF_ERROR(RunTree(problem, sums, arena_, cancellation).status());
+  const double of_identity = static_cast<double>(problem.root.width) * std::log(t);
+  for (double& sum : sums) sum -= of_identity;
+  sums.resize(length_);
+  return sums;
 }
 
 absl::StatusOr<BlockCounts> InertiaTree::CountAbove(double tau, double spectral_norm,

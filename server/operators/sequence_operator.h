@@ -10,6 +10,7 @@
 
 #include "server/linalg/block_spectra.h"
 #include "server/linalg/channel_recurrence.h"
+#include "server/linalg/symmetry.h"
 #include "server/operators/state_size.h"
 
 namespace ess::operators {
@@ -43,6 +44,9 @@ class SequenceOperator {
   virtual std::unique_ptr<linalg::BlockSpectra> NativeSpectra(int64_t head) const {
     return nullptr;
   }
+
+  // What is known of the matrix of every head.
+  virtual linalg::Symmetry symmetry() const { return linalg::Symmetry::kNone; }
 
   // All heads as channels of one small diagonal recurrence; null for other classes and for states
   // too large for that route.

@@ -116,9 +116,14 @@ absl::StatusOr<ProfilePlan> MakeProfilePlan(const ProfileJob& job,
   for (const std::vector<int64_t>& ids : token_ids) {
     const int64_t length = static_cast<int64_t>(ids.size());
     plan.positions.push_back(Below(plan.all_positions, length));
-    const double work = ReferenceWork(job.measures, length, plan.positions.back());
     for (const PlannedLayer& layer : plan.layers) {
-      reference_work += work * static_cast<double>(layer.heads.size());
+      const models::Mixer& mixer = model.mixers[layer.mixer];
+      const OperatorShape shape{.class_name = mixer.operator_class,
+                                .head_count = mixer.head_count,
+                                .length = length,
+                                .state_size = mixer.state_size};
+      reference_work += ReferenceWork(shape, job.measures, {}, plan.positions.back()) *
+                        static_cast<double>(layer.heads.size());
     }
   }
   if (reference_work > limits.max_reference_work) {

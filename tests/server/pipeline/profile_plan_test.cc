@@ -125,7 +125,7 @@ TEST(ProfilePlanTest, RefusesSelectionsThatExistNowhere) {
 
 TEST(ProfilePlanTest, RefusesMoreReferenceWorkThanAllowedWithTheEstimate) {
   ProfileJob job = JobOf(1);
-  job.measures = {{.kind = Measure::Kind::kEntropy}};
+  job.measures = {{.kind = Measure::Kind::kSingularValues, .count = 2}};
 
   EXPECT_THAT(
       MakeProfilePlan(job, {std::vector<int64_t>(16, 1)}, TwoLayers(), {.max_reference_work = 100}),
