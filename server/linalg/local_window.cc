@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "server/base/status_macros.h"
 #include "server/linalg/gram_product.h"
@@ -222,12 +223,12 @@ void LocalWindow::AddSinks(int64_t first, double scale, std::span<const double> 
   const int64_t before = std::clamp(first, int64_t{0}, matrix_.sinks());
   const auto gram_at = [&](int64_t i, int64_t j) { return gram[i * matrix_.sinks() + j]; };
   for (int64_t sink = before; sink < all; ++sink) {
-    for (int64_t j = sink; j < all; ++j) {
-      parts_.columns_gram[(j - first) * parts_.stride + sink - first] = gram_at(j, sink);
-    }
-    for (int64_t c = all - first; c < parts_.width; ++c) {
-      parts_.columns_gram[c * parts_.stride + sink - first] =
-          parts_.sink_products[sink * parts_.stride + c];
+    for (int64_t c = before; c < end; ++c) {
+      const double product =
+          c < all ? gram_at(sink, c) : parts_.sink_products[sink * parts_.stride + c - first];
+      // Both triangles: the tree reads the blocks on the diagonal as a whole.
+      parts_.columns_gram[(c - first) * parts_.stride + sink - first] = product;
+      parts_.columns_gram[(sink - first) * parts_.stride + c - first] = product;
     }
   }
 
@@ -238,10 +239,10 @@ void LocalWindow::AddSinks(int64_t first, double scale, std::span<const double> 
   double* side2 = side1 + parts_.side_part();
   const int64_t rows = std::min(parts_.width, matrix_.length() - first);
   for (int64_t sink = 0; sink < before; ++sink) {
-    for (int64_t j = sink; j < before; ++j) put(parts_.panel, sink, j, gram_at(sink, j));
+    for (int64_t j = 0; j < before; ++j) put(parts_.panel, sink, j, gram_at(sink, j));
     for (int64_t r = 0; r < rows; ++r) {
       put(side1, sink, r, scale * matrix_.SinkRow(first + r)[sink]);
-    };
+    }
     for (int64_t c = 0; c < parts_.width; ++c) {
       const bool is_sink = first + c < all;
       put(side2, sink, c,
