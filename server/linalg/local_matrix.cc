@@ -95,8 +95,11 @@ std::vector<double> LocalMatrix::SinkGram(int64_t row, double scale) const {
 
 void LocalMatrix::Normalize() {
   std::frexp(std::max(LargestMagnitude(band_), LargestMagnitude(sink_columns_)), &exponent_);
-  for (double& entry : band_) entry = std::ldexp(entry, -exponent_);
-  for (double& entry : sink_columns_) entry = std::ldexp(entry, -exponent_);
+  // In two steps, since 2^-exponent itself may be out of range.
+  const double step = std::ldexp(1.0, -(exponent_ / 2));
+  const double rest = std::ldexp(1.0, exponent_ / 2 - exponent_);
+  for (double& entry : band_) entry = entry * step * rest;
+  for (double& entry : sink_columns_) entry = entry * step * rest;
 }
 
 int64_t LocalMatrix::RowEnd(int64_t position) const {

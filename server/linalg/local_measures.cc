@@ -20,6 +20,9 @@ constexpr double kSmallestShare = 1e-7;
 // Empty positions before the first one, for other cuts of the tree.
 constexpr int64_t kOffsets[] = {0, 3, 13, 22};
 
+// A narrower one costs more for each position: the tree works on whole vectors.
+constexpr int64_t kNarrowestWindow = 16;
+
 double PowerOfTwoNear(double value) {
   int exponent = 0;
   std::frexp(value, &exponent);
@@ -31,7 +34,7 @@ double PowerOfTwoNear(double value) {
 LocalMeasures::LocalMeasures(const LocalMatrix& matrix, std::span<const double> norms)
     : matrix_(matrix),
       norms_(norms),
-      width_(Arena::Rounded(std::max(matrix.memory(), int64_t{1}))),
+      width_(Arena::Rounded(std::max(matrix.memory(), kNarrowestWindow))),
       window_(matrix),
       shifted_window_(matrix) {}
 
