@@ -83,8 +83,8 @@ HWY_EXPORT(MultiplyGram);
 HWY_EXPORT(Combine);
 HWY_EXPORT(EliminateOnTarget);
 
-// Entries may grow and shrink by so much from position to position before all are scaled anew.
-constexpr double kLargestChange = 0x1p300;
+// Norms may grow or shrink by so much before all is scaled anew; their fourth powers stay in range.
+constexpr double kLargestChange = 0x1p100;
 constexpr int64_t kMaxSteps = 300;
 constexpr int64_t kFirstCheck = 4;
 constexpr int64_t kStepsBetweenChecks = 2;

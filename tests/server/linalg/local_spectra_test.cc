@@ -14,6 +14,7 @@
 #include "gtest/gtest.h"
 #include "hwy/targets.h"
 #include "server/linalg/reference_linalg.h"
+#include "server/linalg/short_convolution_spectra.h"
 #include "tests/support/status_matchers.h"
 
 namespace ess::linalg {
@@ -191,7 +192,7 @@ double Entropy(const std::vector<double>& sigma) {
 constexpr double kShares[] = {1, 0.3, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6};
 
 // Everything at once; returns how many counts were doubtful.
-int64_t ExpectEqualToReference(const Banded& op) {
+int64_t ExpectEqualToReference(const Banded& op, BlockSpectra& spectra) {
   const std::string what = op.name + " L=" + std::to_string(op.length) +
                            " W=" + std::to_string(op.window) + " S=" + std::to_string(op.sinks);
   SCOPED_TRACE(what);
@@ -200,7 +201,6 @@ int64_t ExpectEqualToReference(const Banded& op) {
   SpectrumRequest request{
       .fractions = {0.5, 1e-2, 1e-4, 1e-6}, .spectral_norms = true, .entropies = true};
   for (const double share : kShares) request.tolerances.push_back(share * unit);
-  LocalSpectra spectra = op.Spectra();
 
   const auto spectrum = spectra.Compute(request, kNever);
 
@@ -249,6 +249,11 @@ int64_t ExpectEqualToReference(const Banded& op) {
   EXPECT_THAT(largest, IsOk());
   EXPECT_NEAR(*largest, reference.largest, 1e-10 * reference.largest) << what;
   return doubts;
+}
+
+int64_t ExpectEqualToReference(const Banded& op) {
+  LocalSpectra spectra = op.Spectra();
+  return ExpectEqualToReference(op, spectra);
 }
 
 TEST(LocalSpectraTest, SlidingWindowAttentionEqualsTheReference) {
@@ -307,6 +312,233 @@ TEST(LocalSpectraTest, ThousandsOfSmallRandomOperatorsEqualTheReference) {
         }));
   }
   EXPECT_LE(doubts, 3);
+}
+
+TEST(LocalSpectraTest, CountsEqualTheReferenceAtRandomTolerances) {
+  int64_t doubts = 0;
+  std::mt19937_64 generator(3);
+  std::uniform_real_distribution<double> exponent(-6, 0);
+  for (const auto& [length, window, sinks] :
+       {std::tuple{150, 17, 0}, {150, 40, 0}, {120, 24, 3}, {90, 90, 0}}) {
+    const Banded op = SlidingAttention(length, window, sinks, 5);
+    const Reference reference = ReferenceOf(op);
+    SpectrumRequest request;
+    for (int draw = 0; draw < 200; ++draw) {
+      request.tolerances.push_back(reference.largest * std::pow(10, exponent(generator)));
+    }
+
+    const auto spectrum = op.Spectra().Compute(request, kNever);
+
+    ASSERT_THAT(spectrum, IsOk());
+    for (size_t k = 0; k < request.tolerances.size(); ++k) {
+      ExpectCounts(spectrum->tolerance_counts[k], reference,
+                   std::vector<double>(length, request.tolerances[k]), op.name);
+      doubts += Doubts(spectrum->tolerance_counts[k]);
+    }
+  }
+  EXPECT_LE(doubts, 100);  // Of 90,000.
+}
+
+TEST(LocalSpectraTest, ToleranceMayBeASingularValueOfABlockThatAWindowShares) {
+  const Banded op = SlidingAttention(100, 17, 3, 8);
+  const Reference reference = ReferenceOf(op);
+  SpectrumRequest request;
+  for (const int64_t i : {16, 24, 32, 48, 80}) {
+    for (const size_t k : {0, 1, 3, 7}) request.tolerances.push_back(reference.sigma[i][k]);
+  }
+
+  const auto spectrum = op.Spectra().Compute(request, kNever);
+
+  ASSERT_THAT(spectrum, IsOk());
+  for (size_t k = 0; k < request.tolerances.size(); ++k) {
+    ExpectCounts(spectrum->tolerance_counts[k], reference,
+                 std::vector<double>(op.length, request.tolerances[k]), op.name);
+  }
+}
+
+TEST(LocalSpectraTest, ExactTiesAreNotCounted) {
+  constexpr int64_t kLength = 70;
+  for (const int64_t distance : {1, 5, 16, 31}) {
+    const Banded op = Filled("shift", kLength, distance + 1, 0,
+                             [&](int64_t i, int64_t j) { return i - j == distance ? 1.0 : 0.0; });
+
+    const auto spectrum =
+        op.Spectra().Compute({.tolerances = {1.0, 1 - 1e-9}, .fractions = {1 - 1e-9}}, kNever);
+
+    ASSERT_THAT(spectrum, IsOk());
+    for (int64_t i = 0; i < kLength; ++i) {
+      const int64_t all = std::min({i, distance, kLength - i});
+      EXPECT_EQ(spectrum->tolerance_counts[0].counts[i], 0) << distance << " " << i;
+      EXPECT_EQ(spectrum->tolerance_counts[1].counts[i], all) << distance << " " << i;
+      EXPECT_EQ(spectrum->fraction_counts[0].counts[i], all) << distance << " " << i;
+    }
+  }
+}
+
+TEST(LocalSpectraTest, ScaleDoesNotMatter) {
+  const Banded op = SlidingAttention(60, 17, 2, 4);
+  SpectrumRequest request{.tolerances = {0.3, 1e-2, 1e-5},
+                          .fractions = {1e-3},
+                          .spectral_norms = true,
+                          .entropies = true};
+  const auto expected = op.Spectra().Compute(request, kNever);
+  ASSERT_THAT(expected, IsOk());
+  for (const int exponent : {500, -500, 1000, -960}) {
+    Banded scaled = op;
+    SpectrumRequest scaled_request = request;
+    for (double& entry : scaled.band) entry = std::ldexp(entry, exponent);
+    for (double& entry : scaled.sink_columns) entry = std::ldexp(entry, exponent);
+    for (double& tau : scaled_request.tolerances) tau = std::ldexp(tau, exponent);
+
+    const auto spectrum = scaled.Spectra().Compute(scaled_request, kNever);
+
+    ASSERT_THAT(spectrum, IsOk());
+    for (size_t k = 0; k < request.tolerances.size(); ++k) {
+      EXPECT_EQ(spectrum->tolerance_counts[k].counts, expected->tolerance_counts[k].counts);
+    }
+    EXPECT_EQ(spectrum->fraction_counts[0].counts, expected->fraction_counts[0].counts);
+    EXPECT_EQ(spectrum->entropies, expected->entropies);
+    for (int64_t i = 0; i < op.length; ++i) {
+      EXPECT_EQ(spectrum->spectral_norms[i], std::ldexp(expected->spectral_norms[i], exponent));
+    }
+    EXPECT_EQ(*scaled.Spectra().MaxSpectralNorm(kNever),
+              std::ldexp(*op.Spectra().MaxSpectralNorm(kNever), exponent));
+  }
+}
+
+TEST(LocalSpectraTest, PositionsOfVeryDifferentScaleDoNotDisturbEachOther) {
+  // Each position, from 1 down to 1e-240, against the same operator cut off before it.
+  constexpr int64_t kLength = 48;
+  const auto fading = [](int64_t i, int64_t j) {
+    return std::pow(10.0, -5.0 * static_cast<double>(i)) *
+           (1 + static_cast<double>((3 * i + 5 * j * j) % 7));
+  };
+  for (const int64_t sinks : {0, 3}) {
+    const Banded op = Filled("fading", kLength, 6, sinks, fading);
+    const SpectrumRequest request{.fractions = {1e-6}, .spectral_norms = true, .entropies = true};
+    const auto spectrum = op.Spectra().Compute(request, kNever);
+    ASSERT_THAT(spectrum, IsOk());
+    for (int64_t i = 1; i < kLength; ++i) {
+      const double unit = std::pow(10.0, 5.0 * static_cast<double>(i));
+      const Banded alone = Filled("alone", kLength, 6, sinks, [&](int64_t row, int64_t column) {
+        return row >= i && column < i ? unit * fading(row, column) : 0.0;
+      });
+      const auto sigma = BlockSingularValues(alone.Dense(), kLength, i);
+      ASSERT_THAT(sigma, IsOk());
+      EXPECT_NEAR(spectrum->spectral_norms[i] * unit, sigma->front(), 1e-10 * sigma->front());
+      EXPECT_NEAR(spectrum->entropies[i], Entropy(*sigma), 1e-4 * Entropy(*sigma)) << i;
+      EXPECT_EQ(spectrum->fraction_counts[0].counts[i], CountOf(*sigma, 1e-6 * sigma->front()));
+    }
+  }
+}
+
+TEST(LocalSpectraTest, TooSmallTolerancesAreDoubtful) {
+  const Banded op = SlidingAttention(60, 17, 0, 4);
+
+  const auto spectrum =
+      op.Spectra().Compute({.tolerances = {1e-12, 1e-300, 1e300}, .fractions = {1e-9}}, kNever);
+
+  ASSERT_THAT(spectrum, IsOk());
+  EXPECT_EQ(Doubts(spectrum->tolerance_counts[0]), 59);
+  EXPECT_EQ(Doubts(spectrum->tolerance_counts[1]), 59);
+  EXPECT_EQ(Doubts(spectrum->tolerance_counts[2]), 0);
+  EXPECT_EQ(spectrum->tolerance_counts[2].counts, std::vector<int32_t>(60, 0));
+  EXPECT_EQ(Doubts(spectrum->fraction_counts[0]), 59);
+}
+
+TEST(LocalSpectraTest, RepeatsGiveTheSameBits) {
+  const Banded op = SlidingAttention(130, 25, 3, 6);
+  const SpectrumRequest request{
+      .tolerances = {1e-1, 1e-3}, .fractions = {1e-2}, .spectral_norms = true, .entropies = true};
+  LocalSpectra used = op.Spectra();
+  ASSERT_THAT(used.Compute({.tolerances = {1e-5}, .entropies = true}, kNever), IsOk());
+  ASSERT_THAT(used.MaxSpectralNorm(kNever), IsOk());
+
+  const auto first = op.Spectra().Compute(request, kNever);
+  const auto second = used.Compute(request, kNever);
+
+  ASSERT_THAT(first, IsOk());
+  ASSERT_THAT(second, IsOk());
+  EXPECT_EQ(first->tolerance_counts[1].counts, second->tolerance_counts[1].counts);
+  EXPECT_EQ(first->fraction_counts[0].counts, second->fraction_counts[0].counts);
+  EXPECT_EQ(first->spectral_norms, second->spectral_norms);
+  EXPECT_EQ(first->entropies, second->entropies);
+  EXPECT_EQ(first->entropy_errors, second->entropy_errors);
+}
+
+TEST(LocalSpectraTest, TheEntropyErrorIsNotUnderestimated) {
+  for (const int64_t window : {9, 33}) {
+    const Banded op = SlidingAttention(150, window, 0, window);
+    const Reference reference = ReferenceOf(op);
+
+    const auto spectrum = op.Spectra().Compute({.entropies = true}, kNever);
+
+    ASSERT_THAT(spectrum, IsOk());
+    for (int64_t i = 1; i < op.length; ++i) {
+      const double error = std::abs(spectrum->entropies[i] / Entropy(reference.sigma[i]) - 1);
+      EXPECT_LE(error, spectrum->entropy_errors[i] + 1e-7) << window << " " << i;
+      EXPECT_LE(spectrum->entropy_errors[i], 1e-2) << window << " " << i;
+    }
+  }
+}
+
+TEST(LocalSpectraTest, ACancelledRunStops) {
+  const Banded op = SlidingAttention(100, 17, 2, 4);
+  CancellationToken token;
+  token.Cancel();
+  LocalSpectra spectra = op.Spectra();
+  const auto is_cancelled = StatusIs(absl::StatusCode::kCancelled, ::testing::_);
+
+  EXPECT_THAT(spectra.Compute({.tolerances = {1e-3}}, token), is_cancelled);
+  EXPECT_THAT(spectra.Compute({.entropies = true}, token), is_cancelled);
+  EXPECT_THAT(spectra.Compute({.spectral_norms = true}, token), is_cancelled);
+  EXPECT_THAT(spectra.MaxSpectralNorm(token), is_cancelled);
+}
+
+TEST(LocalSpectraTest, EveryInstructionSetOfThisMachineAgreesWithTheReference) {
+  int64_t tested = 0;
+  for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    SCOPED_TRACE(hwy::TargetName(target));
+    hwy::SetSupportedTargetsForTest(target);
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+    EXPECT_EQ(ExpectEqualToReference(SlidingAttention(100, 33, 0, 1)), 0);
+    EXPECT_EQ(ExpectEqualToReference(SlidingAttention(75, 10, 11, 2)), 0);
+    ++tested;
+  }
+  hwy::SetSupportedTargetsForTest(0);
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+  EXPECT_GE(tested, 2);
+}
+
+TEST(ShortConvolutionSpectraTest, EveryPositionEqualsTheReference) {
+  std::mt19937_64 generator(5);
+  std::normal_distribution<double> normal;
+  for (const int64_t taps : {1, 2, 3, 4, 9, 30}) {
+    std::vector<double> filter(taps);
+    for (double& tap : filter) tap = normal(generator);
+    for (const int64_t length : {1, 2, 3, 8, 31, 57, 58, 90}) {
+      const Banded op = Filled("convolution", length, taps, 0,
+                               [&](int64_t i, int64_t j) { return filter[i - j]; });
+      ShortConvolutionSpectra spectra(filter, length);
+      EXPECT_EQ(ExpectEqualToReference(op, spectra), 0);
+    }
+  }
+}
+
+TEST(ShortConvolutionSpectraTest, GatesMakeABand) {
+  constexpr int64_t kLength = 50;
+  std::mt19937_64 generator(6);
+  std::normal_distribution<double> normal;
+  std::vector<double> taps(7), gate_in(kLength), gate_out(kLength);
+  for (std::vector<double>* values : {&taps, &gate_in, &gate_out}) {
+    for (double& value : *values) value = normal(generator);
+  }
+  const Banded op = Filled("gated convolution", kLength, 7, 0, [&](int64_t i, int64_t j) {
+    return gate_out[i] * taps[i - j] * gate_in[j];
+  });
+  LocalSpectra spectra(GatedConvolutionBand(taps, kLength, gate_out, gate_in), kLength, 7);
+
+  EXPECT_EQ(ExpectEqualToReference(op, spectra), 0);
 }
 
 }  // namespace
