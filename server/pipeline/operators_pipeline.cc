@@ -94,6 +94,7 @@ absl::Status SendGroup(const OperatorsJob& job, int64_t first, int64_t count,
 absl::Status ProfileOperators(const OperatorsJob& job, std::span<const at::Tensor> arguments,
                               const EssEngine& engine, const CancellationToken& cancellation,
                               OperatorsReceiver& receiver, StageTimes& stages) {
+  ESS_RETURN_IF_ERROR(cancellation.Check());
   std::unique_ptr<operators::SequenceOperator> op;
   {
     StageTimer timer(stages, "ess");

@@ -44,6 +44,24 @@ std::vector<int64_t> Below(const std::vector<int64_t>& indices, int64_t count) {
   return {indices.begin(), std::lower_bound(indices.begin(), indices.end(), count)};
 }
 
+// Only recurrences have every measure.
+absl::Status CheckMeasures(const std::vector<Measure>& measures,
+                           const std::vector<PlannedLayer>& layers,
+                           const models::ModelDescription& model) {
+  const bool causal = std::any_of(measures.begin(), measures.end(), [](const Measure& measure) {
+    return measure.kind == Measure::Kind::kCausal;
+  });
+  for (const PlannedLayer& layer : layers) {
+    const models::Mixer& mixer = model.mixers[layer.mixer];
+    if (!causal || mixer.state_size.kind == operators::StateSize::Kind::kConstant) continue;
+    return absl::InvalidArgumentError(
+        fmt::format("measures: causal is for recurrences, and operator '{}' is a {}; select other "
+                    "layers or measures",
+                    mixer.name, mixer.operator_class));
+  }
+  return absl::OkStatus();
+}
+
 int64_t ResultBytes(const ProfilePlan& plan, const ProfileJob& job) {
   int64_t values = 0;
   for (const Measure& measure : job.measures) {
@@ -115,6 +133,7 @@ absl::StatusOr<ProfilePlan> MakeProfilePlan(const ProfileJob& job,
     std::vector<int64_t> heads = Below(all_heads, model.mixers[mixer].head_count);
     if (!heads.empty()) plan.layers.push_back({.mixer = mixer, .heads = std::move(heads)});
   }
+  ESS_RETURN_IF_ERROR(CheckMeasures(job.measures, plan.layers, model));
   plan.all_positions = SelectedIndices(job.positions, longest);
   double reference_work = 0;
   for (const std::vector<int64_t>& ids : token_ids) {
@@ -132,9 +151,9 @@ absl::StatusOr<ProfilePlan> MakeProfilePlan(const ProfileJob& job,
   }
   if (reference_work > limits.max_reference_work) {
     return absl::InvalidArgumentError(fmt::format(
-        "measures: these need {:.2g} floating point operations by the reference route (an SVD at "
-        "every position); the limit is {:.2g} (max_reference_work); ask for tolerance or "
-        "head_relative, shorter prompts, or fewer layers, heads or positions",
+        "measures: these need {:.2g} floating point operations in singular value decompositions; "
+        "the limit is {:.2g} (max_reference_work); ask for other measures, no horizon, shorter "
+        "prompts, or fewer layers, heads or positions",
         reference_work, limits.max_reference_work));
   }
   if (const int64_t bytes = ResultBytes(plan, job); bytes > limits.max_result_bytes) {

@@ -123,6 +123,20 @@ TEST(ProfilePlanTest, RefusesSelectionsThatExistNowhere) {
               StatusIs(kInvalid, HasSubstr("positions: index 1 does not exist")));
 }
 
+TEST(ProfilePlanTest, RefusesCausalRanksOfWhatIsNoRecurrence) {
+  models::ModelDescription model = TwoLayers();
+  model.mixers[2].state_size = operators::StateSize::Constant(4);
+  ProfileJob job = JobOf(1);
+  job.measures = {{.kind = Measure::Kind::kCausal}};
+  job.layers.names = {"001.mamba"};
+  EXPECT_THAT(MakeProfilePlan(job, {{1}}, model, {}), IsOk());
+
+  job.layers.names = {"001.mamba", "001.attention"};
+  EXPECT_THAT(MakeProfilePlan(job, {{1}}, model, {}),
+              StatusIs(kInvalid, HasSubstr("causal is for recurrences, and operator "
+                                           "'001.attention'")));
+}
+
 TEST(ProfilePlanTest, RefusesMoreReferenceWorkThanAllowedWithTheEstimate) {
   ProfileJob job = JobOf(1);
   job.measures = {{.kind = Measure::Kind::kSingularValues, .count = 2}};

@@ -58,7 +58,7 @@ TEST(OperatorMessagesTest, TheHeaderSaysWhatWillCome) {
 TEST(OperatorMessagesTest, RefusesAHeaderOfMoreThanAMessage) {
   OperatorsJob job = JobOf(1, 1);
   job.positions.clear();
-  for (int64_t i = 0; i < 100000; ++i) job.positions.push_back(i * i);
+  for (int64_t i = 0; i < 200000; ++i) job.positions.push_back(i * i);
   Collected collected;
 
   EXPECT_THAT(WriteOperatorsHeader(job, {}, collected),
