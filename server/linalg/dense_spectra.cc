@@ -76,9 +76,9 @@ absl::Status DenseSpectra::FillEntropies(const CancellationToken& cancellation,
     double scale = 0;
     for (const int64_t i : left) scale = std::max(scale, norms[i]);
     std::vector<std::vector<double>> log_dets;
-    for (const double shift : kEntropyShiftAt) {
+    for (int j = 0; j < kEntropyShifts; ++j) {
       ESS_ASSIGN_OR_RETURN(log_dets.emplace_back(),
-                           tree_.LogDeterminants(shift * scale, cancellation));
+                           tree_.LogDeterminants(kEntropyRule[j].shift * scale, cancellation));
     }
     std::vector<int64_t> next;
     for (const int64_t i : left) {
