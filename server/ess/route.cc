@@ -36,7 +36,10 @@ struct NativeRoute {
 constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
 
 // In order of preference. Break-evens: measured, docs/ess.md.
-constexpr std::array<NativeRoute, 0> kNativeRoutes = {};
+constexpr std::array kNativeRoutes = {
+    NativeRoute{"BandedOperator", Route::kLocalWindows, 2, 1, kAny},
+    NativeRoute{"Convolution", Route::kLocalWindows, 2, 1, kAny},
+};
 
 }  // namespace
 
