@@ -37,6 +37,8 @@ class EssEngine {
   // `pool` outlives the engine.
   explicit EssEngine(WorkerPool& pool) : pool_(pool) {}
 
+  int threads() const { return pool_.threads(); }
+
   // Computes `measures` for `heads` (indices into the operator) at `positions` (ascending, in
   // [0, L)).
   // Errors: kInvalidArgument  a measure this class does not have (kCausal of a dense operator), a

@@ -18,16 +18,10 @@
 
 #include "absl/status/statusor.h"
 #include "server/base/cancellation.h"
+#include "server/linalg/nudged_counts.h"
 #include "server/linalg/tree_workspace.h"
 
 namespace ess::linalg {
-
-struct BlockCounts {
-  std::vector<int32_t> counts;  // [L]
-  // 0: as accurate as CountAbove promises. Otherwise counts[i] is exact for some threshold within
-  // this relative distance of tau.
-  double uncertainty = 0;
-};
 
 // One operator at a time, any number of tolerances; scratch is kept from one to the next.
 // Thread-compatible.
@@ -70,8 +64,8 @@ class InertiaTree {
   MatrixView PaddedCopy(int64_t offset, int64_t width);
   // Puts the matrix `offset` positions after the start of the tree.
   absl::Status Place(int64_t offset, const CancellationToken& cancellation);
-  // Runs with tau moved up step by step until the pivots are stable; else the best of the runs.
-  absl::StatusOr<BlockCounts> CountWithNudges(double tau, double spectral_norm,
+  // The best count of this placement.
+  absl::StatusOr<BlockCounts> CountFromOffset(double tau, double spectral_norm,
                                               const CancellationToken& cancellation);
 
   std::span<const double> source_;
