@@ -80,7 +80,7 @@ absl::Status BandSpectra::FillEntropies(const WindowPositions& positions, const 
     const double scale = entries[begin].norm;
     for (int shift = 0; shift < kEntropyShifts; ++shift) {
       ESS_RETURN_IF_ERROR(WindowLogDeterminants(
-          window, scale * kEntropyShiftAt[shift],
+          window, scale * kEntropyRule[shift].shift,
           std::span(log_dets_).subspan(shift * window.width, window.width), arena_, cancellation));
     }
     size_t end = begin;

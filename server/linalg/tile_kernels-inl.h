@@ -12,19 +12,14 @@
 
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
+#include "server/linalg/float64_vectors-inl.h"
 #include "server/linalg/tree_workspace.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace ess::linalg::HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
-
-using Float64 = hn::CappedTag<double, kBlock>;
-using Vec = hn::Vec<Float64>;
-inline constexpr int kLanes = static_cast<int>(hn::MaxLanes(Float64()));
 
 // Register tiles: with 32 registers of 8 lanes a whole tile of 8 x 24 stays in registers; with 16
 // registers, 4 rows of 3 vectors do, and 8 rows of 1 vector where all 8 rows are needed at once.
-inline constexpr bool kWideRegisters = kLanes == kBlock;
 inline constexpr int kProductRows = kWideRegisters ? 8 : 4;
 inline constexpr int kSolveVectors = kWideRegisters ? 3 : 1;
 

@@ -8,7 +8,10 @@
 #include <initializer_list>
 #include <optional>
 #include <span>
+#include <string_view>
 #include <vector>
+
+#include "absl/status/status.h"
 
 namespace ess::operators {
 
@@ -40,6 +43,10 @@ class HeadArray {
   int64_t size(int64_t axis) const { return values_.size(axis + 1); }
   // Rounding of the dtype that the tensor had: FeatureEpsilon.
   double feature_epsilon() const { return feature_epsilon_; }
+
+  // kInternal, with `name`, the first head that has it and the entry among its own axes, if a value
+  // is not finite. Cost: one pass.
+  absl::Status CheckFinite(std::string_view name) const;
 
   // Own axes of one head, row-major. REQUIRES: the matching dtype, 0 <= head < head_count().
   std::span<const double> Real(int64_t head) const { return Head<double>(head); }

@@ -18,7 +18,7 @@ OperatorArguments DeltaExample(int64_t head_count, int64_t length, uint64_t seed
 OperatorArguments DiagonalPlusRankOneExample(int64_t head_count, int64_t length, uint64_t seed);
 // Transitions of norm about 0.9.
 OperatorArguments GeneralExample(int64_t head_count, int64_t length, uint64_t seed);
-// Eight damped sinusoids over the whole length, with both gates.
+// A decaying random filter over the whole length, with both gates.
 OperatorArguments ConvolutionExample(int64_t head_count, int64_t length, uint64_t seed);
 // A window of 5 and two sinks.
 OperatorArguments BandedExample(int64_t head_count, int64_t length, uint64_t seed);
