@@ -82,4 +82,8 @@ void SelectiveScan::FillLanes(int64_t channel, int64_t lanes, int64_t first, int
   linalg::ExponentiateInPlace({a, static_cast<size_t>(count * N * lanes)});
 }
 
+absl::Status SelectiveScan::CheckFinite() const {
+  return CheckAllFinite({{"delta", &delta_}, {"A", &A_}, {"B", &B_}, {"C", &C_}});
+}
+
 }  // namespace ess::operators
