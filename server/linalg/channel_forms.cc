@@ -8,6 +8,8 @@ namespace ess::linalg {
 void ChannelForms::Reset() {
   kind_ = Kind::kNone;
   const WindowLayout& layout = group_.layout();
+  if (states_ == layout.states()) return;
+  states_ = layout.states();
   const int64_t positions = kWindow * StatesSize();
   gates_ = NewLaneMemory(positions);
   inputs_ = NewLaneMemory(positions);
@@ -20,8 +22,8 @@ void ChannelForms::Reset() {
   std::fill_n(gates_.get(), positions, 1.0);
 }
 
-void ChannelForms::ReadPositions(int64_t first_position) {
-  const WindowSource source = group_.Source(first_position);
+void ChannelForms::ReadPositions() {
+  const WindowSource source = group_.CurrentSource();
   const int64_t row = group_.layout().states() * group_.lanes();
   for (int64_t t = 0; t < kWindow; ++t) {
     double* gates = gates_.get() + t * StatesSize();
@@ -57,7 +59,7 @@ void ChannelForms::MakeBlocks(int64_t first_position, const ChannelWindow& windo
   if (kind_ == Kind::kBlocks && first_position_ == first_position) return;
   kind_ = Kind::kBlocks;
   first_position_ = first_position;
-  ReadPositions(first_position);
+  ReadPositions();
   MakePastFactors(window);
   const WindowLayout& layout = group_.layout();
   const double* future = window.future;
@@ -76,7 +78,7 @@ void ChannelForms::MakePasts(int64_t first_position, const ChannelWindow& window
   if (kind_ == Kind::kPasts && first_position_ == first_position) return;
   kind_ = Kind::kPasts;
   first_position_ = first_position;
-  ReadPositions(first_position);
+  ReadPositions();
   MakePastFactors(window);
   for (int64_t t = 0; t < kWindow; ++t) {
     Bidiagonalize(t, past_factors_.get() + t * group_.layout().TriangleSize());

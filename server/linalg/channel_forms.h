@@ -18,8 +18,8 @@ class ChannelForms {
   // To be called after each Load of the group.
   void Reset();
 
-  // Makes the forms of H_i, i in [first_position, first_position + 8); does nothing when they are
-  // there already.
+  // Makes the forms of H_i, i in [first_position, first_position + 8), of the window that the group
+  // visits; does nothing when they are there already.
   void MakeBlocks(int64_t first_position, const ChannelWindow& window);
   // The forms of the past factors of the same positions.
   void MakePasts(int64_t first_position, const ChannelWindow& window);
@@ -34,7 +34,7 @@ class ChannelForms {
   enum class Kind { kNone, kBlocks, kPasts };
 
   // Gates, inputs and outputs (times the gates they pass) of padded N states each.
-  void ReadPositions(int64_t first_position);
+  void ReadPositions();
   // past_factors_ of the 8 positions.
   void MakePastFactors(const ChannelWindow& window);
   void Bidiagonalize(int64_t offset, const double* triangle);
@@ -44,6 +44,7 @@ class ChannelForms {
   }
 
   ChannelGroup& group_;
+  int64_t states_ = 0;  // That the memory below is made for.
   Kind kind_ = Kind::kNone;
   int64_t first_position_ = -1;
   LaneMemory gates_, inputs_, outputs_;  // [8, padded N]

@@ -12,6 +12,7 @@
 #include "server/linalg/lane_descriptor-inl.h"
 #include "server/linalg/lane_factors-inl.h"
 #include "server/linalg/lane_spectrum-inl.h"
+#include "server/linalg/lane_window-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace ess::linalg::HWY_NAMESPACE {
@@ -27,11 +28,13 @@ const ChannelKernels* KernelsOfTarget() {
   static constexpr ChannelKernels kKernels = {
       .lanes = kLanes,
       .read_window = &ReadWindow,
+      .read_past = &ReadPast,
       .append_past = &AppendPositions<Factor::kPast>,
       .append_future = &AppendPositions<Factor::kFuture>,
       .append_past_position = &AppendPosition<Factor::kPast>,
       .append_future_position = &AppendPosition<Factor::kFuture>,
       .describe_window = &DescribeWindow,
+      .bound_norms = &BoundNorms,
       .count_window = &CountWindow,
       .lower_product = &LowerProduct,
       .bidiagonalize = &BidiagonalizeLower,

@@ -12,10 +12,13 @@ namespace ess::linalg {
 struct ChannelKernels {
   int64_t lanes;
 
-  // Fills transition, input, output and inside of the window. States from N on must be there
-  // already: transition 1, input and output 0. Raises `largest` [2, lanes] to the largest |b|, |c|.
+  // Fills transition, input, output and inside of the window, or transition and input alone, where
+  // `largest` [2, lanes] is raised to the largest |b| and |c|. States from N on must be there
+  // already: transition 1, input and output 0.
   void (*read_window)(const WindowLayout& layout, const WindowSource& source,
-                      const ChannelWindow& window, double* largest);
+                      const ChannelWindow& window);
+  void (*read_past)(const WindowLayout& layout, const WindowSource& source,
+                    const ChannelWindow& window, double* largest);
 
   // L of the past and R of the future, moved on by 8 positions: triangles of
   // [diag(transition) L, positions^T] and [R diag(transition); positions]. `out` may be `factor`.
@@ -29,8 +32,10 @@ struct ChannelKernels {
   void (*append_future_position)(const WindowLayout& layout, const double* factor,
                                  const double* gates, const double* position, double* out);
 
-  // Fills the rest of a window whose `future` is known. `scratch`: scratch_size.
+  // Fills the description of a window that is read, with past and future; then its norm_bounds.
+  // `scratch`: scratch_size.
   void (*describe_window)(const WindowLayout& layout, const ChannelWindow& window, double* scratch);
+  void (*bound_norms)(const WindowLayout& layout, const ChannelWindow& window);
 
   // counts [8, lanes] of singular values above tau, and the largest |u v| of the elimination where
   // tau is 1; infinity where a pivot was 0 or no number.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "server/base/log.h"
 #include "server/base/status_macros.h"
@@ -20,6 +21,8 @@ constexpr double kNormAccuracy = 1e-10;
 constexpr int64_t kErrorReach = 4;
 
 constexpr double kEpsilon = 0x1p-52;
+
+bool EveryWindow(int64_t first_position) { return true; }
 
 // Running maximum over neighbouring positions, lane by lane: [L, lanes].
 std::vector<double> LargestNearby(const std::vector<double>& values, int64_t length,
@@ -98,50 +101,46 @@ absl::StatusOr<std::vector<double>> ChannelSpectra::LargestAt(const std::vector<
 
 absl::StatusOr<std::vector<double>> ChannelSpectra::MaxSpectralNorms(
     const CancellationToken& cancellation) {
-  WorkMeter meter(cancellation);
-  const int64_t length = group_.length();
-  std::vector<double> bounds(length * lanes(), 0.0);
-  ESS_RETURN_IF_ERROR(group_.ForEachWindow(
-      [&](int64_t first, const ChannelWindow& window) {
-        const int64_t count = std::min(kWindow, length - first);
-        std::copy_n(window.squared_norms, count * lanes(), bounds.begin() + first * lanes());
-      },
-      meter));
-  std::fill_n(bounds.begin(), lanes(), 0.0);
+  ESS_ASSIGN_OR_RETURN(ChannelAnswers answers, Compute({.max_spectral_norms = true}, cancellation));
+  return std::move(answers.max_spectral_norms);
+}
 
+absl::StatusOr<std::vector<double>> ChannelSpectra::LargestNorms(std::vector<double> bounds,
+                                                                 WorkMeter& meter) {
+  const int64_t length = group_.length();
   std::vector<double> best(lanes(), 0.0);
+  std::vector<double> proof(lanes());
+  const auto close = [&](int64_t first) {
+    const int64_t end = std::min(length, first + kWindow);
+    bool open = false;
+    for (int64_t entry = first * lanes(); entry < end * lanes(); ++entry) {
+      const double tau = proof[entry % lanes()];
+      if (bounds[entry] <= tau * tau) bounds[entry] = 0;
+      open |= bounds[entry] > 0;
+    }
+    return open;
+  };
+  const auto count = [&](int64_t first, const ChannelWindow& window) {
+    counter_.Count(first, window, proof, values_.get());
+    const int64_t entries = std::min(kWindow, length - first) * lanes();
+    for (int64_t entry = 0; entry < entries; ++entry) {
+      if (values_[entry] == 0) bounds[first * lanes() + entry] = 0;
+    }
+  };
   for (int round = 0;; ++round) {
     const std::vector<int64_t> candidates = NextCandidates(bounds, length, lanes(), round);
-    if (std::all_of(candidates.begin(), candidates.end(), [](int64_t i) { return i == 0; })) break;
+    if (std::all_of(candidates.begin(), candidates.end(), [](int64_t i) { return i == 0; })) {
+      return best;
+    }
     ESS_ASSIGN_OR_RETURN(const std::vector<double> tops, LargestAt(candidates, meter));
-    std::vector<double> proof(lanes());
     for (int64_t lane = 0; lane < lanes(); ++lane) {
       best[lane] = std::max(best[lane], tops[lane]);
-      bounds[candidates[lane] * lanes() + lane] = 0;
       proof[lane] = best[lane] * (1 + kNormAccuracy / 2);
+      bounds[candidates[lane] * lanes() + lane] = 0;
     }
-    ESS_RETURN_IF_ERROR(group_.ForEachWindow(
-        [&](int64_t first, const ChannelWindow& window) {
-          const int64_t entries = std::min(kWindow, length - first) * lanes();
-          double* open = bounds.data() + first * lanes();
-          bool any = false;
-          for (int64_t entry = 0; entry < entries; ++entry) {
-            const double tau = proof[entry % lanes()];
-            if (open[entry] <= tau * tau) open[entry] = 0;
-            any |= open[entry] > 0;
-          }
-          if (!any) return;
-          counter_.Count(first, window, proof, values_.get());
-          for (int64_t entry = 0; entry < entries; ++entry) {
-            if (values_[entry] == 0) open[entry] = 0;
-          }
-        },
-        meter));
+    ESS_RETURN_IF_ERROR(
+        group_.ForEachWindow(ChannelGroup::Detail::kDescription, close, count, meter));
   }
-  for (int64_t lane = 0; lane < lanes(); ++lane) {
-    best[lane] = std::ldexp(best[lane], group_.exponent(lane));
-  }
-  return best;
 }
 
 void ChannelSpectra::CountByElimination(const ChannelRequest& request, int64_t first_position,
@@ -177,7 +176,7 @@ void ChannelSpectra::AnswerPosition(const ChannelRequest& request, int64_t posit
     }
     count_into(answers.tolerance_counts, k);
   }
-  if (request.spectral_norms || !request.fractions.empty()) {
+  if (request.spectral_norms || request.max_spectral_norms || !request.fractions.empty()) {
     forms_.LargestSingularValues(offset, values_.get());
     const std::vector<double> tops(values_.get(), values_.get() + lanes());
     for (size_t k = 0; k < request.fractions.size(); ++k) {
@@ -186,9 +185,13 @@ void ChannelSpectra::AnswerPosition(const ChannelRequest& request, int64_t posit
       }
       count_into(answers.fraction_counts, k);
     }
-    for (int64_t lane = 0; request.spectral_norms && lane < lanes(); ++lane) {
-      answers.spectral_norms[position * lanes() + lane] =
-          std::ldexp(tops[lane], group_.exponent(lane));
+    for (int64_t lane = 0; lane < lanes(); ++lane) {
+      const double top = std::ldexp(tops[lane], group_.exponent(lane));
+      if (request.spectral_norms) answers.spectral_norms[position * lanes() + lane] = top;
+      if (request.max_spectral_norms) {
+        double& largest = answers.max_spectral_norms[lane];
+        largest = std::max(largest, top);
+      }
     }
   }
   if (request.entropies) {
@@ -224,19 +227,38 @@ absl::StatusOr<ChannelAnswers> ChannelSpectra::Compute(const ChannelRequest& req
   if (request.entropies) answers.entropies.resize(entries);
   if (request.entropies) answers.entropy_errors.resize(entries);
 
+  if (request.max_spectral_norms) answers.max_spectral_norms.resize(lanes());
+
   const bool from_forms = request.entropies || request.spectral_norms ||
                           !request.fractions.empty() || tolerances > kMostEliminations;
   const int64_t recounted_before = counter_.recounted_windows();
+  std::vector<double> bounds(request.max_spectral_norms && !from_forms ? entries : 0);
   WorkMeter meter(cancellation);
-  ESS_RETURN_IF_ERROR(group_.ForEachWindow(
-      [&](int64_t first, const ChannelWindow& window) {
-        if (from_forms) {
-          if (meter.Continue(FormsWork())) AnswerFromForms(request, first, window, answers);
-        } else {
-          CountByElimination(request, first, window, answers);
-        }
-      },
-      meter));
+  const auto answer_from_forms = [&](int64_t first, const ChannelWindow& window) {
+    if (meter.Continue(FormsWork())) AnswerFromForms(request, first, window, answers);
+  };
+  const auto answer_by_elimination = [&](int64_t first, const ChannelWindow& window) {
+    CountByElimination(request, first, window, answers);
+    if (bounds.empty()) return;
+    group_.kernels().bound_norms(group_.layout(), window);
+    const int64_t count = std::min(kWindow, group_.length() - first) * lanes();
+    std::copy_n(window.norm_bounds, count, bounds.begin() + first * lanes());
+  };
+  if (from_forms) {
+    ESS_RETURN_IF_ERROR(group_.ForEachWindow(ChannelGroup::Detail::kFactors, EveryWindow,
+                                             answer_from_forms, meter));
+  } else {
+    ESS_RETURN_IF_ERROR(group_.ForEachWindow(ChannelGroup::Detail::kDescription, EveryWindow,
+                                             answer_by_elimination, meter));
+  }
+  if (!bounds.empty()) {
+    std::fill_n(bounds.begin(), lanes(), 0.0);
+    ESS_ASSIGN_OR_RETURN(answers.max_spectral_norms, LargestNorms(std::move(bounds), meter));
+    for (int64_t lane = 0; lane < lanes(); ++lane) {
+      answers.max_spectral_norms[lane] =
+          std::ldexp(answers.max_spectral_norms[lane], group_.exponent(lane));
+    }
+  }
   answers.recounted_windows = counter_.recounted_windows() - recounted_before;
   if (request.entropies) {
     answers.entropy_errors = LargestNearby(answers.entropy_errors, group_.length(), lanes());
@@ -249,6 +271,7 @@ absl::StatusOr<std::vector<double>> ChannelSpectra::FrobeniusNorms(
   std::vector<double> norms(group_.length() * lanes(), 0.0);
   WorkMeter meter(cancellation);
   ESS_RETURN_IF_ERROR(group_.ForEachWindow(
+      ChannelGroup::Detail::kDescription, EveryWindow,
       [&](int64_t first, const ChannelWindow& window) {
         const int64_t end = std::min(group_.length(), first + kWindow);
         for (int64_t i = std::max<int64_t>(1, first); i < end; ++i) {
@@ -287,6 +310,7 @@ absl::StatusOr<std::vector<int32_t>> ChannelSpectra::CausalRanks(
   std::vector<int32_t> ranks(group_.length() * lanes(), 0);
   WorkMeter meter(cancellation);
   ESS_RETURN_IF_ERROR(group_.ForEachWindow(
+      ChannelGroup::Detail::kFactors, EveryWindow,
       [&](int64_t first, const ChannelWindow& window) {
         if (!meter.Continue(FormsWork())) return;
         forms_.MakePasts(first, window);

@@ -19,9 +19,10 @@ namespace ess::linalg {
 struct ChannelRequest {
   // [T, lanes]: N_i(tau) of each lane for its own tau >= 0.
   std::vector<double> tolerances;
-  std::vector<double> fractions;  // [F]: N_i(f sigma_1(H_i)) for f in (0, 1).
-  bool spectral_norms = false;    // sigma_1(H_i).
-  bool entropies = false;         // exp(-sum p ln p), p = sigma / sum sigma; 0 for H_i = 0.
+  std::vector<double> fractions;    // [F]: N_i(f sigma_1(H_i)) for f in (0, 1).
+  bool spectral_norms = false;      // sigma_1(H_i).
+  bool entropies = false;           // exp(-sum p ln p), p = sigma / sum sigma; 0 for H_i = 0.
+  bool max_spectral_norms = false;  // max_i sigma_1(H_i).
 };
 
 // The answers; what was not asked for is empty. Lanes without a channel hold zeros.
@@ -31,18 +32,21 @@ struct ChannelAnswers {
   std::vector<double> spectral_norms;     // [L, lanes]; relative error below 1e-11.
   std::vector<double> entropies;          // [L, lanes]
   std::vector<double> entropy_errors;     // [L, lanes]: estimate of the relative error.
+  // [lanes]: to 1e-10 relative; 0 for L = 1 and for a zero channel.
+  std::vector<double> max_spectral_norms;
   // Windows of 8 positions, times tolerances, whose elimination was not stable in some lane and
   // that were counted from bidiagonal forms instead.
   int64_t recounted_windows = 0;
 };
 
 // The route for ChannelRecurrence, one group of lanes() channels at a time: Load it, then make any
-// of the other calls, in any order and any number of times. They share one preparation, which the
-// first call after Load finishes. A channel's answers depend neither on the channels beside it nor
-// on earlier calls. docs/ess.md tells the method.
+// of the other calls, in any order and any number of times; asking for everything in one Compute is
+// cheapest. A channel's answers depend neither on the channels beside it nor on other calls.
+// docs/ess.md tells the method.
 //
-// Scratch: at most about `scratch_bytes`, whatever the number of channels. When L is too long for
-// that (L > 4600 for N = 16 and 8 lanes), every call prepares anew. Thread-compatible.
+// Scratch: `scratch_bytes` and less than 1 MiB more, whatever the number of channels. When L is too
+// long for that (L > 16000 for N = 16 and 8 lanes), every call reads the recurrence twice.
+// Thread-compatible.
 class ChannelSpectra {
  public:
   static constexpr int64_t kScratchBytes = int64_t{40} << 20;
@@ -61,14 +65,13 @@ class ChannelSpectra {
   absl::Status Load(const ChannelRecurrence& recurrence, int64_t channel,
                     const CancellationToken& cancellation);
 
-  // [lanes]: max_i sigma_1(H_i), to 1e-10 relative; 0 for L = 1 and for a zero channel. One
-  // position's sigma_1, and the proof by counts that no other position has a larger one.
-  absl::StatusOr<std::vector<double>> MaxSpectralNorms(const CancellationToken& cancellation);
-
   // A singular value within max(1e-9, 1e-16 (sigma_1 / tau)^2) relative of a tolerance above
   // 1e-7 sigma_1(H_i), or within 1e-14 sigma_1(H_i) of any tolerance, may be on either side of it.
   absl::StatusOr<ChannelAnswers> Compute(const ChannelRequest& request,
                                          const CancellationToken& cancellation);
+
+  // Compute's max_spectral_norms alone. Together with tolerances they cost less.
+  absl::StatusOr<std::vector<double>> MaxSpectralNorms(const CancellationToken& cancellation);
 
   // [L, lanes]: ||H_i||_F, from sums of squares only.
   absl::StatusOr<std::vector<double>> FrobeniusNorms(const CancellationToken& cancellation);
@@ -82,6 +85,9 @@ class ChannelSpectra {
   absl::StatusOr<std::vector<int32_t>> CausalRanks(const CancellationToken& cancellation);
 
  private:
+  // max_i sigma_1(H_i), in the units of the group, from upper bounds of its square [L, lanes]: one
+  // position's sigma_1, and the proof by counts that no other position has a larger one.
+  absl::StatusOr<std::vector<double>> LargestNorms(std::vector<double> bounds, WorkMeter& meter);
   // sigma_1 of each lane at its own position, in the units of the group.
   absl::StatusOr<std::vector<double>> LargestAt(const std::vector<int64_t>& positions,
                                                 WorkMeter& meter);

@@ -36,18 +36,20 @@ constexpr int64_t PositionEntry(int64_t tiles, int64_t position, int64_t state) 
 // b_{i-1}] (states x inputs), its future O_i (outputs x states), H_i = O_i C_i. Both are kept as
 // triangles, orthogonal factors left out: C_i = L_i Q^T and O_i = Q R_i, L_i and R_i lower.
 struct ChannelWindow {
-  // What the past gives.
-  double* past = nullptr;        // L_a: lower triangle.
+  double* past = nullptr;    // L_a: lower triangle.
+  double* future = nullptr;  // R_b: lower triangle.
+  // The window itself.
   double* transition = nullptr;  // [N]: product of the 8 gates.
   double* input = nullptr;       // [8, N]: b_j times the gates behind it, up to b.
   double* output = nullptr;      // [8, N]: c_r times the gates from a up to its own.
   double* inside = nullptr;      // T[a + r, a + j], j < r: kInsideEntries.
-  // What the future adds, with Z = R_b A L_a and Y = R_b input^T (A the transition).
-  double* future = nullptr;         // R_b: lower triangle.
+  // The description, with Z = R_b A L_a and Y = R_b input^T (A the transition).
   double* past_gram = nullptr;      // Z^T Z: lower triangle.
   double* couplings = nullptr;      // [tiles][4] tiles: L_a^T output^T (2), Z^T Y (2).
   double* window_gram = nullptr;    // Y^T Y: lower triangle of 2 x 2 tiles.
   double* squared_norms = nullptr;  // [8]: ||H_i||_F^2.
+  // [8]: upper bounds of sigma_1(H_i)^2, often within a few percent; filled only on demand.
+  double* norm_bounds = nullptr;
 };
 
 // Sizes, in doubles, for N states and vectors of `lanes` channels. Immutable.
@@ -66,11 +68,13 @@ class WindowLayout {
   // a, b or c of 8 positions, as ChannelRecurrence::FillLanes writes them.
   int64_t SourceSize() const { return kWindow * states_ * lanes_; }
 
+  // All of a window but the triangles `past` and `future`.
   int64_t WindowSize() const {
-    return 3 * TriangleSize() + 4 * PositionsSize() +
-           (padded_states() + kInsideEntries + 3 * kTileEntries + kWindow) * lanes_;
+    return TriangleSize() + 4 * PositionsSize() +
+           (padded_states() + kInsideEntries + 3 * kTileEntries + 2 * kWindow) * lanes_;
   }
 
+  // A window in `memory`, without `past` and `future`.
   ChannelWindow At(double* memory) const {
     ChannelWindow window;
     const auto take = [&memory](int64_t size) {
@@ -78,16 +82,15 @@ class WindowLayout {
       memory += size;
       return result;
     };
-    window.past = take(TriangleSize());
     window.transition = take(padded_states() * lanes_);
     window.input = take(PositionsSize());
     window.output = take(PositionsSize());
     window.inside = take(kInsideEntries * lanes_);
-    window.future = take(TriangleSize());
     window.past_gram = take(TriangleSize());
     window.couplings = take(2 * PositionsSize());
     window.window_gram = take(3 * kTileEntries * lanes_);
     window.squared_norms = take(kWindow * lanes_);
+    window.norm_bounds = take(kWindow * lanes_);
     return window;
   }
 

@@ -23,92 +23,137 @@ namespace ess::linalg::HWY_NAMESPACE {
 inline constexpr double kNegligibleSquare = 1e-60;
 inline constexpr double kSmallestSquaredNorm = 1e-280;
 
-// The reflection I - beta v v^T that leaves only the first of the numbers v it is made of; v[first]
-// is changed. Returns the square of what is left.
-HWY_INLINE Vec MakeReflector(int64_t first, int64_t last, Vec* v, Vec& beta) {
-  Vec sums[2] = {Zero(), Zero()};
-  for (int64_t i = first + 1; i < last; ++i) sums[i % 2] = hn::MulAdd(v[i], v[i], sums[i % 2]);
-  const Vec rest = hn::Add(sums[0], sums[1]);
-  const Vec head = v[first];
-  const Vec square = hn::MulAdd(head, head, rest);
-  const auto worthwhile = hn::Gt(rest, Broadcast(kNegligibleSquare));
-  const Vec norm = hn::Sqrt(square);
-  const Vec denominator = hn::MulAdd(norm, hn::Abs(head), square);
-  beta = hn::IfThenElseZero(worthwhile, hn::Div(Broadcast(1.0), denominator));
-  v[first] = hn::Add(head, hn::CopySign(norm, head));
-  return hn::IfThenElse(worthwhile, square, hn::Mul(head, head));
-}
+// The reflection I - beta v v^T that leaves only the first of the numbers that v is made of.
+struct Reflector {
+  Vec v[kMaxStates];
+  Vec beta;
 
-// Columns are worked on four at a time, from the last one back.
-inline constexpr int64_t kColumnGroup = 4;
-HWY_INLINE int64_t FirstGroup(int64_t column) { return column / kColumnGroup * kColumnGroup; }
+  // Makes it of the numbers in v[first], ..., v[last - 1]; returns the square of what is left.
+  HWY_INLINE Vec Make(int64_t first, int64_t last) {
+    Vec sums[4] = {Zero(), Zero(), Zero(), Zero()};
+    for (int64_t i = first + 1; i < last; ++i) sums[i % 4] = hn::MulAdd(v[i], v[i], sums[i % 4]);
+    const Vec rest = hn::Add(hn::Add(sums[0], sums[1]), hn::Add(sums[2], sums[3]));
+    const Vec head = v[first];
+    const Vec square = hn::MulAdd(head, head, rest);
+    const auto worthwhile = hn::Gt(rest, Broadcast(kNegligibleSquare));
+    const Vec norm = hn::Sqrt(square);
+    const Vec denominator = hn::MulAdd(norm, hn::Abs(head), square);
+    beta = hn::IfThenElseZero(worthwhile, hn::Div(Broadcast(1.0), denominator));
+    v[first] = hn::Add(head, hn::CopySign(norm, head));
+    return hn::IfThenElse(worthwhile, square, hn::Mul(head, head));
+  }
+};
 
-// weights[j] = beta v^T A[:, j] for the columns from `column` on.
-HWY_INLINE void ProjectColumns(const double* matrix, int64_t size, int64_t first_row,
-                               int64_t column, const Vec* v, Vec beta, Vec* weights) {
-  for (int64_t group = FirstGroup(column); group < size; group += kColumnGroup) {
-    Vec sum[kColumnGroup] = {Zero(), Zero(), Zero(), Zero()};
-    for (int64_t row = first_row; row < size; ++row) {
-#pragma GCC unroll 4
-      for (int64_t c = 0; c < kColumnGroup; ++c) {
-        sum[c] = hn::MulAdd(v[row], Entry(matrix, row * size + group + c), sum[c]);
+// Householder bidiagonalization that updates the matrix by both reflections of a step at once:
+//
+//     (I - beta v v^T) A (I - gamma u u^T) = A - v weights^T - images u^T,
+//     weights = beta A^T v,   images = gamma (A - v weights^T) u.
+//
+// A step's update is made when the next step reads the matrix, to make its own weights.
+class Bidiagonalization {
+ public:
+  // `matrix` [size, size], size a multiple of 4, is destroyed.
+  Bidiagonalization(double* matrix, int64_t size) : matrix_(matrix), size_(size) {}
+
+  // squares[2 k] and squares[2 k + 1] get the squares of the entries (k, k) and (k, k + 1).
+  HWY_INLINE void Run(double* squares) {
+    for (int64_t row = 0; row < size_; ++row) left_[0].v[row] = Entry(matrix_, row * size_);
+    for (int64_t k = 0; k < size_; ++k) {
+      Reflector& left = left_[k % 2];
+      SetEntry(left.Make(k, size_), squares, 2 * k);
+      const int64_t next = k + 1;
+      if (next == size_) return;
+      if (k == 0) {
+        ProjectColumns<false>(k);
+      } else {
+        ProjectColumns<true>(k);
+      }
+      for (int64_t j = FirstInGroup(next); j < next; ++j) right_.v[j] = weights_[j] = Zero();
+      Vec overlap = Zero();
+      for (int64_t j = next; j < size_; ++j) {
+        right_.v[j] = hn::NegMulAdd(left.v[k], weights_[j], top_row_[j]);
+      }
+      SetEntry(right_.Make(next, size_), squares, 2 * k + 1);
+      for (int64_t j = next; j < size_; ++j)
+        overlap = hn::MulAdd(weights_[j], right_.v[j], overlap);
+      ProjectRows(k, overlap);
+      for (int64_t row = next; row < size_; ++row) {
+        left_[next % 2].v[row] =
+            Updated(Entry(matrix_, row * size_ + next), left.v[row], row, next);
       }
     }
-#pragma GCC unroll 4
-    for (int64_t c = 0; c < kColumnGroup; ++c) weights[group + c] = hn::Mul(beta, sum[c]);
   }
-  for (int64_t j = FirstGroup(column); j < column; ++j) weights[j] = Zero();
-}
 
-// images[r] = A[r, :] u for the rows from `first_row` on; u is 0 before `column`.
-HWY_INLINE void ProjectRows(const double* matrix, int64_t size, int64_t first_row, int64_t column,
-                            const Vec* u, Vec* images) {
-  for (int64_t row = first_row; row < size; ++row) {
-    Vec sum[kColumnGroup] = {Zero(), Zero(), Zero(), Zero()};
-    for (int64_t group = FirstGroup(column); group < size; group += kColumnGroup) {
+ private:
+  static constexpr int64_t kGroup = 4;
+  static int64_t FirstInGroup(int64_t index) { return index / kGroup * kGroup; }
+
+  HWY_INLINE Vec Updated(Vec entry, Vec v, int64_t row, int64_t column) const {
+    return hn::NegMulAdd(images_[row], right_.v[column], hn::NegMulAdd(v, weights_[column], entry));
+  }
+
+  // Makes the last step's update, if there is one, of the columns behind k, and the weights of
+  // step k. Row k, whose part of v comes late, is the last.
+  template <bool kUpdate>
+  HWY_INLINE void ProjectColumns(int64_t k) {
+    const Reflector& left = left_[k % 2];
+    const Vec* before = left_[(k + 1) % 2].v;
+    for (int64_t group = FirstInGroup(k + 1); group < size_; group += kGroup) {
+      Vec sum[kGroup], w[kGroup], u[kGroup];
 #pragma GCC unroll 4
-      for (int64_t c = 0; c < kColumnGroup; ++c) {
-        sum[c] = hn::MulAdd(u[group + c], Entry(matrix, row * size + group + c), sum[c]);
+      for (int64_t c = 0; c < kGroup; ++c) {
+        sum[c] = Zero();
+        w[c] = kUpdate ? weights_[group + c] : Zero();
+        u[c] = kUpdate ? right_.v[group + c] : Zero();
       }
-    }
-    images[row] = hn::Add(hn::Add(sum[0], sum[1]), hn::Add(sum[2], sum[3]));
-  }
-}
-
-// `matrix` [size, size], size a multiple of 4, is destroyed. squares[2 k] and squares[2 k + 1] get
-// the squares of the bidiagonal's entries (k, k) and (k, k + 1).
-HWY_INLINE void Bidiagonalize(double* matrix, int64_t size, double* squares) {
-  Vec v[kMaxStates], u[kMaxStates], weights[kMaxStates], images[kMaxStates];
-  for (int64_t k = 0; k < size; ++k) {
-    Vec beta, gamma;
-    for (int64_t row = k; row < size; ++row) v[row] = Entry(matrix, row * size + k);
-    SetEntry(MakeReflector(k, size, v, beta), squares, 2 * k);
-    const int64_t column = k + 1;
-    if (column == size) return;
-    ProjectColumns(matrix, size, k, column, v, beta, weights);
-
-    for (int64_t j = FirstGroup(column); j < column; ++j) u[j] = Zero();
-    for (int64_t j = column; j < size; ++j) {
-      u[j] = hn::NegMulAdd(v[k], weights[j], Entry(matrix, k * size + j));
-    }
-    SetEntry(MakeReflector(column, size, u, gamma), squares, 2 * k + 1);
-    Vec overlap = Zero();
-    for (int64_t j = column; j < size; ++j) overlap = hn::MulAdd(weights[j], u[j], overlap);
-    ProjectRows(matrix, size, column, column, u, images);
-
-    for (int64_t row = column; row < size; ++row) {
-      const Vec image = hn::Mul(gamma, hn::NegMulAdd(v[row], overlap, images[row]));
-      for (int64_t group = FirstGroup(column); group < size; group += kColumnGroup) {
+      const auto add_row = [&](int64_t row, Vec* copy) HWY_ATTR {
 #pragma GCC unroll 4
-        for (int64_t c = 0; c < kColumnGroup; ++c) {
-          const int64_t entry = row * size + group + c;
-          const Vec left = hn::NegMulAdd(v[row], weights[group + c], Entry(matrix, entry));
-          SetEntry(hn::NegMulAdd(image, u[group + c], left), matrix, entry);
+        for (int64_t c = 0; c < kGroup; ++c) {
+          const int64_t entry = row * size_ + group + c;
+          Vec a = Entry(matrix_, entry);
+          if constexpr (kUpdate) {
+            a = hn::NegMulAdd(images_[row], u[c], hn::NegMulAdd(before[row], w[c], a));
+            SetEntry(a, matrix_, entry);
+          }
+          if (copy != nullptr) copy[group + c] = a;
+          sum[c] = hn::MulAdd(left.v[row], a, sum[c]);
+        }
+      };
+      for (int64_t row = k + 1; row < size_; ++row) add_row(row, nullptr);
+      add_row(k, top_row_);
+#pragma GCC unroll 4
+      for (int64_t c = 0; c < kGroup; ++c) weights_[group + c] = hn::Mul(left.beta, sum[c]);
+    }
+  }
+
+  // The images of the rows behind k.
+  HWY_INLINE void ProjectRows(int64_t k, Vec overlap) {
+    const Vec* v = left_[k % 2].v;
+    for (int64_t group = FirstInGroup(k + 1); group < size_; group += kGroup) {
+      Vec sum[kGroup] = {Zero(), Zero(), Zero(), Zero()};
+      // The first column, whose part of u comes late, is the last.
+      for (int64_t column = size_ - 1; column > k; --column) {
+#pragma GCC unroll 4
+        for (int64_t r = 0; r < kGroup; ++r) {
+          sum[r] =
+              hn::MulAdd(right_.v[column], Entry(matrix_, (group + r) * size_ + column), sum[r]);
         }
       }
+#pragma GCC unroll 4
+      for (int64_t r = 0; r < kGroup; ++r) {
+        images_[group + r] = hn::Mul(right_.beta, hn::NegMulAdd(v[group + r], overlap, sum[r]));
+      }
     }
   }
-}
+
+  double* const matrix_;
+  const int64_t size_;
+  Reflector left_[2];  // Of even and of odd steps.
+  Reflector right_;
+  Vec weights_[kMaxStates];
+  Vec images_[kMaxStates];
+  Vec top_row_[kMaxStates];
+};
 
 // `lower`: triangle of tiles. Fills squares [2 N - 1] of its bidiagonal form divided by its
 // Frobenius norm, and squared_norm. `scratch`: N x N entries.
@@ -132,7 +177,7 @@ HWY_NOINLINE void BidiagonalizeLower(const WindowLayout& layout, const double* l
       SetEntry(x, scratch, i * size + j);
     }
   }
-  Bidiagonalize(scratch, size, squares);
+  Bidiagonalization(scratch, size).Run(squares);
 }
 
 }  // namespace ess::linalg::HWY_NAMESPACE

@@ -193,6 +193,48 @@ HWY_NOINLINE void SumSquares(const WindowLayout& layout, const ChannelWindow& wi
   }
 }
 
+// Tile (i, j), i >= j, of H_a^T H_a = Z^T Z + X^T X, with its sum of squares added to `squares`.
+template <int kColumn = 0>
+HWY_INLINE Vec FirstGramSquares(const ChannelWindow& window, int64_t i, int64_t j, Vec squares) {
+  TileSum<kColumn> sum;
+  sum.LoadFrom(TileAt(window.past_gram, LowerTile(i, j)));
+  for (const int64_t q : {0, 1}) {
+    sum.template Add<Read::kFull, Read::kTransposed>(TileAt(window.couplings, 4 * i + q),
+                                                     TileAt(window.couplings, 4 * j + q));
+  }
+  for (int r = 0; r < kTile; ++r) {
+    for (int c = 0; c < kTileColumns; ++c) {
+      if (i == j && r < kColumn + c) continue;
+      const Vec x = sum.entry[r][c];
+      const Vec square = hn::Mul(x, x);
+      squares = hn::Add(squares, i == j && r == kColumn + c ? square : hn::Add(square, square));
+    }
+  }
+  if constexpr (kColumn + kTileColumns < kTile) {
+    return FirstGramSquares<kColumn + kTileColumns>(window, i, j, squares);
+  }
+  return squares;
+}
+
+// Fills norm_bounds: sigma_1(H_a)^4 is at most the sum of all sigma^4, and every later position
+// adds at most the squares of the columns that join.
+HWY_NOINLINE void BoundNorms(const WindowLayout& layout, const ChannelWindow& window) {
+  Vec squares = Zero();
+  for (int64_t i = 0; i < layout.tiles(); ++i) {
+    for (int64_t j = 0; j <= i; ++j) squares = FirstGramSquares(window, i, j, squares);
+  }
+  Vec bound = hn::Sqrt(squares);
+  for (int64_t i = 0; i < kWindow; ++i) {
+    SetEntry(hn::Min(bound, Entry(window.squared_norms, i)), window.norm_bounds, i);
+    const double* gram = TileAt(window.window_gram, LowerTile(i / kTile, i / kTile));
+    bound = hn::Add(bound, Entry(gram, i % kTile * kTile + i % kTile));
+    for (int64_t r = i + 1; r < kWindow; ++r) {
+      const Vec x = Entry(window.inside, r * (r - 1) / 2 + i);
+      bound = hn::MulAdd(x, x, bound);
+    }
+  }
+}
+
 // Fills past_gram, couplings, window_gram and squared_norms from the rest.
 // `scratch`: 2 triangles and 8 x N entries.
 HWY_NOINLINE void DescribeWindow(const WindowLayout& layout, const ChannelWindow& window,

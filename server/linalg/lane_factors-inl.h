@@ -25,12 +25,30 @@ inline constexpr double kSmallestDiagonal = 1e-150;
 // Which triangle is updated: L of the past, or R of the future.
 enum class Factor { kPast, kFuture };
 
+// LowerEntry(row, column) is kRowOffset[row] + kColumnOffset[column].
+struct EntryOffsets {
+  int32_t row[kMaxStates];
+  int32_t column[kMaxStates];
+};
+inline constexpr EntryOffsets kEntryOffsets = [] {
+  EntryOffsets offsets{};
+  for (int64_t k = 0; k < kMaxStates; ++k) {
+    offsets.row[k] = static_cast<int32_t>(LowerEntry(k, 0));
+    offsets.column[k] =
+        static_cast<int32_t>(LowerEntry(kMaxStates - 1, k) - LowerEntry(kMaxStates - 1, 0));
+  }
+  return offsets;
+}();
+
 // Both are eliminated state by state, the past from the first state on, the future from the last.
 // This is the entry for the `state`-th and the `reflection`-th of that order.
 template <Factor kFactor>
 HWY_INLINE int64_t FactorEntry(int64_t states, int64_t state, int64_t reflection) {
-  return kFactor == Factor::kPast ? LowerEntry(state, reflection)
-                                  : LowerEntry(states - 1 - reflection, states - 1 - state);
+  if constexpr (kFactor == Factor::kPast) {
+    return kEntryOffsets.row[state] + kEntryOffsets.column[reflection];
+  } else {
+    return kEntryOffsets.row[states - 1 - reflection] + kEntryOffsets.column[states - 1 - state];
+  }
 }
 
 // I - gamma v v^T scaled so that v = (1, kappa), for a diagonal entry and what joins it. The sign
@@ -144,88 +162,6 @@ HWY_NOINLINE void AppendPosition(const WindowLayout& layout, const double* facto
       rest[step] = row[0];
     }
   }
-}
-
-// Products of the gates of half a window, with what they lead to.
-struct HalfWindow {
-  Vec input[kWindow / 2];   // b_j times the gates behind it in this half.
-  Vec output[kWindow / 2];  // c_r times the gates from the half's start up to its own.
-  Vec transition;
-};
-
-HWY_INLINE HalfWindow ReadHalf(const Vec* a, const Vec* b, const Vec* c, bool reads_before) {
-  constexpr int kHalf = kWindow / 2;
-  HalfWindow half;
-  Vec product = Broadcast(1.0);
-#pragma GCC unroll 4
-  for (int t = kHalf; t-- > 0;) {
-    half.input[t] = hn::Mul(product, b[t]);
-    product = hn::Mul(product, a[t]);
-  }
-  half.transition = product;
-  product = Broadcast(1.0);
-#pragma GCC unroll 4
-  for (int t = 0; t < kHalf; ++t) {
-    const Vec after = hn::Mul(product, a[t]);
-    half.output[t] = hn::Mul(reads_before ? product : after, c[t]);
-    product = after;
-  }
-  return half;
-}
-
-// Fills transition, input, output and inside. Padded states must be there already: transition 1,
-// input and output 0. Keeps the largest |b| and |c| of each lane in `largest` [2, lanes].
-HWY_NOINLINE void ReadWindow(const WindowLayout& layout, const WindowSource& source,
-                             const ChannelWindow& window, double* largest) {
-  constexpr int kHalf = kWindow / 2;
-  const int64_t states = layout.states();
-  Vec largest_input = Entry(largest, 0);
-  Vec largest_output = Entry(largest, 1);
-  for (int64_t entry = 0; entry < kInsideEntries; ++entry) SetEntry(Zero(), window.inside, entry);
-  for (int64_t s = 0; s < states; ++s) {
-    Vec a[kWindow], b[kWindow], c[kWindow];
-#pragma GCC unroll 8
-    for (int t = 0; t < kWindow; ++t) {
-      a[t] = Entry(source.a, t * states + s);
-      b[t] = Entry(source.b, t * states + s);
-      c[t] = Entry(source.c, t * states + s);
-      largest_input = hn::Max(largest_input, hn::Abs(b[t]));
-      largest_output = hn::Max(largest_output, hn::Abs(c[t]));
-    }
-    const HalfWindow halves[2] = {ReadHalf(a, b, c, source.reads_before),
-                                  ReadHalf(a + kHalf, b + kHalf, c + kHalf, source.reads_before)};
-    SetEntry(hn::Mul(halves[0].transition, halves[1].transition), window.transition, s);
-#pragma GCC unroll 4
-    for (int t = 0; t < kHalf; ++t) {
-      const int64_t early = PositionEntry(layout.tiles(), t, s);
-      const int64_t late = PositionEntry(layout.tiles(), kHalf + t, s);
-      SetEntry(hn::Mul(halves[0].input[t], halves[1].transition), window.input, early);
-      SetEntry(halves[1].input[t], window.input, late);
-      SetEntry(halves[0].output[t], window.output, early);
-      SetEntry(hn::Mul(halves[1].output[t], halves[0].transition), window.output, late);
-    }
-    const auto add = [&window](int row, int column, Vec left, Vec right) {
-      const int64_t entry = row * (row - 1) / 2 + column;
-      SetEntry(hn::MulAdd(left, right, Entry(window.inside, entry)), window.inside, entry);
-    };
-#pragma GCC unroll 4
-    for (int r = 0; r < kHalf; ++r) {
-#pragma GCC unroll 4
-      for (int j = 0; j < kHalf; ++j) add(kHalf + r, j, halves[1].output[r], halves[0].input[j]);
-    }
-    for (int first = 0; first < kWindow; first += kHalf) {
-      for (int j = first; j < first + kHalf; ++j) {
-        Vec state = b[j];
-        for (int r = j + 1; r < first + kHalf; ++r) {
-          const Vec after = hn::Mul(state, a[r]);
-          add(r, j, source.reads_before ? state : after, c[r]);
-          state = after;
-        }
-      }
-    }
-  }
-  SetEntry(largest_input, largest, 0);
-  SetEntry(largest_output, largest, 1);
 }
 
 }  // namespace ess::linalg::HWY_NAMESPACE

@@ -13,6 +13,7 @@
 #define ESS_LINALG_LANE_SPECTRUM_INL_H_
 #endif
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 
@@ -142,15 +143,15 @@ HWY_NOINLINE void LargestSingularValues(int64_t size, const double* squares,
 // Steps after which the logarithm is taken: |u| >= t^2 each, and t >= 1e-8.
 inline constexpr int64_t kStepsBetweenLogarithms = 16;
 
-// log det(I + B B^T / t^2) for kTogether shifts at once.
+// log det(B B^T + t^2) for kTogether shifts t at once.
 template <int kTogether>
-HWY_INLINE void LogDeterminants(int64_t size, const double* squares, const double* shifts,
+HWY_INLINE void LogDeterminants(int64_t size, const double* squares, const EntropyNode* nodes,
                                 Vec (&logs)[kTogether]) {
   Vec u[kTogether], v[kTogether], squared_shift[kTogether];
   for (int j = 0; j < kTogether; ++j) {
     u[j] = v[j] = Broadcast(1.0);
-    squared_shift[j] = Broadcast(shifts[j] * shifts[j]);
-    logs[j] = Broadcast(-static_cast<double>(size) * std::log(shifts[j] * shifts[j]));
+    squared_shift[j] = Broadcast(nodes[j].shift * nodes[j].shift);
+    logs[j] = Zero();
   }
   for (int64_t k = 0; k < size; ++k) {
     const Vec q = Entry(squares, 2 * k);
@@ -170,6 +171,13 @@ HWY_INLINE void LogDeterminants(int64_t size, const double* squares, const doubl
   }
   for (int j = 0; j < kTogether; ++j) logs[j] = hn::Add(logs[j], hn::Log(Float64(), u[j]));
 }
+
+// log t_j.
+inline const std::array<double, kEntropyShifts> kLogEntropyShifts = [] {
+  std::array<double, kEntropyShifts> logs;
+  for (size_t j = 0; j < kEntropyShifts; ++j) logs[j] = std::log(kEntropyRule[j].shift);
+  return logs;
+}();
 
 struct EntropySums {
   Vec sum;
@@ -195,15 +203,15 @@ HWY_NOINLINE void Entropies(int64_t size, const double* squares, const double* s
   EntropySums without_first = all;
   EntropySums without_last = all;
   for (int first = 0; first < kEntropyShifts; first += kTogether) {
-    double shifts[kTogether];
-    for (int j = 0; j < kTogether; ++j) shifts[j] = kEntropyRule[first + j].shift;
     Vec logs[kTogether];
-    LogDeterminants<kTogether>(size, squares, shifts, logs);
+    LogDeterminants<kTogether>(size, squares, &kEntropyRule[first], logs);
     for (int j = 0; j < kTogether; ++j) {
       const EntropyNode& node = kEntropyRule[first + j];
-      all.Add(node.all, logs[j]);
-      without_first.Add(node.without_first, logs[j]);
-      without_last.Add(node.without_last, logs[j]);
+      const Vec log_share =
+          hn::Sub(logs[j], Broadcast(2 * static_cast<double>(size) * kLogEntropyShifts[first + j]));
+      all.Add(node.all, log_share);
+      without_first.Add(node.without_first, log_share);
+      without_last.Add(node.without_last, log_share);
     }
   }
   const EntropyNode& norm = kEntropyRule[kEntropyShifts];
