@@ -1,5 +1,6 @@
 """The stream of ProfileOperators: what is refused, cancelled, held back."""
 
+import contextlib
 import threading
 import time
 
@@ -245,6 +246,29 @@ def test_what_does_not_fit_is_refused_and_a_cancelled_wait_gives_its_bytes_back(
             client.profile_operators(small)
     first.join()
     assert not seen
+
+
+def test_calls_that_end_at_any_moment_leave_nothing_behind(own_server):
+    """Deadlines and cancels from the first message to the last answer."""
+    operator = DenseOperator(np.tril(np.random.default_rng(2).standard_normal((6, 400, 400))))
+    seconds = np.linspace(0.001, 0.25, 60)
+
+    def run(share):
+        with Client(own_server.address) as client:
+            for timeout in seconds[share::3]:
+                with contextlib.suppress(DeadlineExceeded, ResourceExhausted):
+                    client.profile_operators(operator, timeout=timeout)
+
+    threads = [threading.Thread(target=run, args=(share,)) for share in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    wait_for(lambda: in_flight(own_server) == 0)
+    assert queued(own_server) == 0
+    with Client(own_server.address) as client:  # All 40 MB are free.
+        client.profile_operators(LONG, measures="frobenius_norm", positions=1)
 
 
 def test_a_slow_reader_holds_back_the_work(server):
