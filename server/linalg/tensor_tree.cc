@@ -1,0 +1,213 @@
+#include "server/linalg/tensor_tree.h"
+
+#include <ATen/ATen.h>
+
+#include <utility>
+#include <vector>
+
+#include "server/base/log.h"
+#include "server/base/status_macros.h"
+#include "server/linalg/tensor_elimination.h"
+#include "server/linalg/tensor_leaves.h"
+
+namespace ess::linalg {
+namespace {
+
+// Number of halvings from the root to the leaves, and the width of these.
+struct TreeShape {
+  int64_t levels = 0;
+  int64_t leaf_width = 0;
+  int64_t width() const { return leaf_width << levels; }
+};
+
+TreeShape ShapeOf(int64_t length) {
+  TreeShape shape{.levels = 0, .leaf_width = length};
+  while (shape.leaf_width > kTensorBlock) {
+    ++shape.levels;
+    shape.leaf_width = (length + (int64_t{1} << shape.levels) - 1) >> shape.levels;
+  }
+  return shape;
+}
+
+// One level of the tree, below the root. Its first and last node have a multiple of I as A, once
+// the last is flipped: the outer nodes. Both children of an inner node are eliminations, and of an
+// outer node the second; each of these is a task, its rows [A | B] or, for a second child,
+// [C | B^T]. Nodes are the 2 outer ones, then the inner ones.
+struct TreeLevel {
+  std::vector<TensorNode> nodes;
+  // [2 + 2 inner, P, w, 2 w]: [C | B^T] of the outer nodes, [A | B] and [C | B^T] of the inner.
+  at::Tensor tasks;
+  at::Tensor sums;        // [nodes, P]
+  at::Tensor identities;  // [2, P]: the multiple of I of the outer nodes.
+  at::Tensor growth;      // [P]
+
+  int64_t inner() const { return static_cast<int64_t>(nodes.size()) - 2; }
+  int64_t width() const { return tasks.size(2); }
+  at::Tensor Outer() const { return tasks.slice(0, 0, 2); }
+  at::Tensor InnerAB() const { return tasks.slice(0, 2, 2 + inner()); }
+  at::Tensor InnerCB() const { return tasks.slice(0, 2 + inner()); }
+};
+
+at::Tensor ScaledIdentity(const at::Tensor& scales, int64_t width) {
+  return scales.unsqueeze(-1).unsqueeze(-1) * at::eye(width, scales.options());
+}
+
+// C11 - B11^T B11 / identity and B21 of the first children of the outer nodes, which are the outer
+// nodes of the next level; `outer` is the place for their [C | B^T].
+void EliminateIdentities(const TreeLevel& level, const at::Tensor& outer) {
+  const int64_t width = level.width();
+  const int64_t half = width / 2;
+  const at::Tensor rows = level.Outer().flatten(0, 1).slice(1, 0, half);
+  const at::Tensor b11 = rows.slice(2, width, width + half);  // B11^T, [2 P, half, half]
+  const at::Tensor scaled = b11 / level.identities.reshape({-1, 1, 1});
+  const at::Tensor target = outer.flatten(0, 1);
+  target.slice(2, 0, half).copy_(at::baddbmm(rows.slice(2, 0, half), scaled, b11.mT(), 1, -1));
+  target.slice(2, half).copy_(rows.slice(2, width + half));
+}
+
+// The blocks that the tasks' updates of C start from: A11 or C11 of the other task of the node.
+at::Tensor OtherBlocks(const TreeLevel& level) {
+  const int64_t half = level.width() / 2;
+  const auto first_block = [&](const at::Tensor& tasks) {
+    return tasks.slice(2, 0, half).slice(3, 0, half);
+  };
+  return at::cat({ScaledIdentity(level.identities, half), first_block(level.InnerCB()),
+                  first_block(level.InnerAB())});
+}
+
+std::vector<TensorNode> ChildrenOf(const TreeLevel& level) {
+  const int64_t half = level.width() / 2;
+  const auto child = [&](const TensorNode& node, bool second) {
+    return TensorNode{.first = node.first + (second != node.flipped ? half : 0),
+                      .flipped = second != node.flipped};
+  };
+  std::vector<TensorNode> children;
+  for (int k = 0; k < 2; ++k) children.push_back(child(level.nodes[k], false));
+  for (int k = 0; k < 2; ++k) children.push_back(child(level.nodes[k], true));
+  for (const bool second : {false, true}) {
+    for (size_t k = 2; k < level.nodes.size(); ++k) {
+      children.push_back(child(level.nodes[k], second));
+    }
+  }
+  return children;
+}
+
+absl::Status Descend(TreeLevel& level, int64_t block, PivotSum sum,
+                     const CancellationToken& cancellation) {
+  const int64_t half = level.width() / 2;
+  const int64_t tasks = level.tasks.size(0);
+  const int64_t pairs = level.tasks.size(1);
+  TreeLevel next{.nodes = ChildrenOf(level),
+                 .tasks = at::empty({2 + 2 * tasks, pairs, half, 2 * half}, level.tasks.options()),
+                 .sums = {},
+                 .identities = level.identities,
+                 .growth = {}};
+  EliminateIdentities(level, next.Outer());
+  const at::Tensor c = OtherBlocks(level).flatten(0, 1);
+  const at::Tensor rows = level.tasks.flatten(0, 1);
+  TensorPanel panel;
+  ESS_RETURN_IF_ERROR(EliminatePanel(rows.slice(1, 0, half).slice(2, 0, 3 * half), block, sum,
+                                     cancellation, panel));
+  ESS_RETURN_IF_ERROR(cancellation.Check());
+  at::Tensor ab = next.InnerAB().flatten(0, 1);
+  at::baddbmm_out(ab, rows.slice(1, half).slice(2, half, 3 * half),
+                  panel.v.slice(2, half, 2 * half).mT(), panel.u.slice(2, half), 1, -1);
+  ESS_RETURN_IF_ERROR(cancellation.Check());
+  c.baddbmm_(panel.v.slice(2, 2 * half).mT(), panel.u.slice(2, 2 * half), 1, -1);
+  const at::Tensor cb = next.InnerCB().flatten(0, 1);
+  cb.slice(2, 0, half).copy_(c);
+  cb.slice(2, half).copy_(ab.slice(2, half).mT());
+
+  const at::Tensor outer_sums = level.sums.slice(0, 0, 2);
+  const at::Tensor inner_sums = level.sums.slice(0, 2);
+  next.sums = at::cat(
+      {outer_sums + half * SumPivots(level.identities.unsqueeze(2), sum),
+       at::cat({outer_sums, inner_sums, inner_sums}) + panel.pivots.sums.reshape({tasks, pairs})});
+  next.growth = at::maximum(level.growth, panel.pivots.growth.reshape({tasks, pairs}).amax({0}));
+  level = std::move(next);
+  return absl::OkStatus();
+}
+
+TensorLeaves LeavesOf(const TreeLevel& level) {
+  const int64_t width = level.width();
+  const at::Tensor outer = level.Outer();
+  const at::Tensor outer_ab =
+      at::cat({ScaledIdentity(level.identities, width), outer.slice(3, width).mT()}, 3);
+  return {.nodes = level.nodes,
+          .ab = at::cat({outer_ab, level.InnerAB()}),
+          .cb = at::cat({outer, level.InnerCB()}),
+          .sums = level.sums};
+}
+
+}  // namespace
+
+TensorTree::TensorTree(const at::Tensor& matrices) : length_(matrices.size(1)) {
+  ESS_CHECK(matrices.dim() == 3 && matrices.size(2) == length_ && length_ >= 1);
+  const TreeShape shape = ShapeOf(length_);
+  const int64_t width = shape.width();
+  matrices_ = at::zeros({matrices.size(0), width, width}, matrices.options());
+  matrices_.slice(1, width - length_).slice(2, 0, length_).copy_(matrices.flip({1}));
+  if (shape.levels == 0) return;
+  const at::Tensor b11 = matrices_.slice(1, 0, width / 2).slice(2, 0, width / 2);
+  column_gram_ = b11.mT().bmm(b11);
+  row_gram_ = b11.bmm(b11.mT());
+}
+
+absl::Status TensorTree::Run(const TensorShifts& shifts, PivotSum sum,
+                             const CancellationToken& cancellation, TensorTreeSums& result) const {
+  const TreeShape shape = ShapeOf(length_);
+  const int64_t width = shape.width();
+  const int64_t half = width / 2;
+  const int64_t pairs = shifts.heads.size(0);
+  result.pivots = width;
+  result.growth = at::zeros({pairs}, matrices_.options());
+  TensorLeaves leaves;
+  if (shape.levels == 0) {
+    const at::Tensor b = matrices_.index_select(0, shifts.heads);
+    leaves = {.nodes = {{}},
+              .ab = at::cat({ScaledIdentity(shifts.rows, width), b}, 2).unsqueeze(0),
+              .cb = at::cat({ScaledIdentity(shifts.columns, width), b.mT()}, 2).unsqueeze(0),
+              .sums = at::zeros({1, pairs}, matrices_.options())};
+  } else {
+    const at::Tensor identities = at::stack({shifts.rows, shifts.columns});  // [2, P]
+    TreeLevel level{.nodes = {{.first = 0, .flipped = false}, {.first = half, .flipped = true}},
+                    .tasks = at::empty({2, pairs, half, width}, matrices_.options()),
+                    .sums = half * SumPivots(identities.unsqueeze(2), sum),
+                    .identities = identities,
+                    .growth = result.growth};
+    const auto fill = [&](int64_t node, const at::Tensor& gram, const at::Tensor& b_transposed) {
+      const at::Tensor task = level.tasks.select(0, node);
+      const at::Tensor divided =
+          gram.index_select(0, shifts.heads) / identities.select(0, node).reshape({-1, 1, 1});
+      at::Tensor c = task.slice(2, 0, half);
+      at::sub_out(c, ScaledIdentity(identities.select(0, 1 - node), half), divided);
+      task.slice(2, half).copy_(b_transposed.index_select(0, shifts.heads));
+    };
+    fill(0, column_gram_, matrices_.slice(1, half).slice(2, 0, half).mT());
+    fill(1, row_gram_, matrices_.slice(1, 0, half).slice(2, half));
+    while (level.width() > shape.leaf_width) {
+      ESS_RETURN_IF_ERROR(cancellation.Check());
+      ESS_RETURN_IF_ERROR(Descend(level, shape.leaf_width, sum, cancellation));
+    }
+    leaves = LeavesOf(level);
+    result.growth = level.growth;
+  }
+  ESS_RETURN_IF_ERROR(cancellation.Check());
+  result.sums = FinishLeaves(leaves, sum, result.growth).slice(1, 0, length_);
+  return absl::OkStatus();
+}
+
+int64_t TensorTree::BytesOfHead(int64_t length) {
+  // The caller's matrix, the reversed one, the two products, and what makes them.
+  const int64_t width = ShapeOf(length).width();
+  return 4 * width * width * static_cast<int64_t>(sizeof(double));
+}
+
+int64_t TensorTree::BytesOfPair(int64_t length) {
+  // At the first level: its tasks, U and V, and the next level's. Then the leaves, twice.
+  const int64_t width = ShapeOf(length).width();
+  const int64_t numbers = 13 * width * width / 4 + 24 * kTensorBlock * width;
+  return numbers * static_cast<int64_t>(sizeof(double));
+}
+
+}  // namespace ess::linalg
