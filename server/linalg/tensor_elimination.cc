@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "server/base/log.h"
@@ -9,6 +10,11 @@
 
 namespace ess::linalg {
 namespace {
+
+// Rows of a symmetric update that are cut off together: more parts do less work in vain, but their
+// products are smaller.
+constexpr int64_t kSmallestPart = 64;
+constexpr int64_t kMostParts = 4;
 
 // Of symmetric blocks P = L D L^T.
 struct BlockFactors {
@@ -51,6 +57,20 @@ BlockFactors FactorBlocks(const at::Tensor& blocks) {
 at::Tensor SumPivots(const at::Tensor& pivots, PivotSum sum) {
   if (sum == PivotSum::kLogAbs) return pivots.abs().log_().sum({-1});
   return pivots.lt(0).sum({-1}, /*keepdim=*/false, at::kDouble);
+}
+
+void SubtractUpperProduct(const at::Tensor& target, const at::Tensor& v, const at::Tensor& u) {
+  const int64_t width = target.size(1);
+  const int64_t columns = target.size(2);
+  const int64_t parts = std::clamp<int64_t>(width / kSmallestPart, 1, kMostParts);
+  for (int64_t part = 0; part < parts; ++part) {
+    const int64_t first = part * width / parts;
+    const int64_t last = (part + 1) * width / parts;
+    const int64_t end = columns == width ? columns : columns - first;
+    target.slice(1, first, last)
+        .slice(2, first, end)
+        .baddbmm_(v.slice(2, first, last).mT(), u.slice(2, first, end), 1, -1);
+  }
 }
 
 absl::Status EliminatePanel(const at::Tensor& rows, int64_t block, PivotSum sum,

@@ -24,6 +24,11 @@ struct TensorPivots {
 // f(pivots) summed over the last axis: negative ones, or log |pivot|.
 at::Tensor SumPivots(const at::Tensor& pivots, PivotSum sum);
 
+// Subtracts v^T u from `target` [N, w, columns], but for corners that no symmetric update needs:
+// only what is above the diagonal and, with columns = 2 w, left of the other diagonal has to be
+// right afterwards. `v` is [N, depth, w], `u` [N, depth, columns]; columns is w or 2 w.
+void SubtractUpperProduct(const at::Tensor& target, const at::Tensor& v, const at::Tensor& u);
+
 // Rows of P = L D L^T and what stands beside it. With `rows` = [P | R], P square and symmetric (its
 // upper triangle is read): U = L^-1 [. | R] and V = D^-1 U, valid right of P's diagonal blocks.
 struct TensorPanel {

@@ -115,7 +115,7 @@ at::Tensor FinishLeaves(const TensorLeaves& leaves, PivotSum sum, at::Tensor& gr
   at::Tensor sums = leaves.sums.flatten();  // [nodes * P]
   for (int64_t half = state.size(1) / 2; half >= 1; half /= 2) {
     const at::Tensor children = HalveState(state);
-    const at::Tensor pivots = state.diagonal(0, 1, 2).slice(2, 0, half);  // [2, N, half]
+    const at::Tensor pivots = state.diagonal(0, 1, 2).slice(2, 0, half).contiguous();
     growth = at::maximum(growth, GrowthOf(state, pivots).reshape({-1, pairs}).amax({0}));
     sums = (SumPivots(pivots, sum) + sums).flatten();
     state = children;

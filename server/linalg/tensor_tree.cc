@@ -61,7 +61,9 @@ void EliminateIdentities(const TreeLevel& level, const at::Tensor& outer) {
   const at::Tensor b11 = rows.slice(2, width, width + half);  // B11^T, [2 P, half, half]
   const at::Tensor scaled = b11 / level.identities.reshape({-1, 1, 1});
   const at::Tensor target = outer.flatten(0, 1);
-  target.slice(2, 0, half).copy_(at::baddbmm(rows.slice(2, 0, half), scaled, b11.mT(), 1, -1));
+  const at::Tensor c = rows.slice(2, 0, half).contiguous();
+  SubtractUpperProduct(c, scaled.mT(), b11.mT());
+  target.slice(2, 0, half).copy_(c);
   target.slice(2, half).copy_(rows.slice(2, width + half));
 }
 
@@ -92,6 +94,43 @@ std::vector<TensorNode> ChildrenOf(const TreeLevel& level) {
   return children;
 }
 
+// The root's two children.
+TreeLevel FirstLevel(const at::Tensor& matrices, const at::Tensor& column_gram,
+                     const at::Tensor& row_gram, const TensorShifts& shifts, PivotSum sum) {
+  const int64_t heads = shifts.rows.size(0);
+  const int64_t count = shifts.rows.size(1);
+  const int64_t half = matrices.size(1) / 2;
+  const at::Tensor identities = at::stack({shifts.rows, shifts.columns});  // [2, H, S]
+  const at::Tensor tasks = at::empty({2, heads, count, half, 2 * half}, matrices.options());
+  const auto fill = [&](int64_t node, const at::Tensor& gram, const at::Tensor& b_transposed) {
+    at::Tensor c = tasks.select(0, node).slice(3, 0, half);
+    const at::Tensor identity = identities.select(0, node).unsqueeze(2).unsqueeze(3);
+    at::mul_out(c, gram.unsqueeze(1), identity.reciprocal());
+    c.diagonal(0, 2, 3).add_(identities.select(0, 1 - node).unsqueeze(2));
+    tasks.select(0, node).slice(3, half).copy_(b_transposed.unsqueeze(1));
+  };
+  fill(0, column_gram, matrices.slice(1, 0, half).slice(2, 0, half).flip({1}).mT());
+  fill(1, row_gram, matrices.slice(1, half).slice(2, half).flip({1}));
+  const at::Tensor by_pair = identities.flatten(1);
+  return {.nodes = {{.first = 0, .flipped = false}, {.first = half, .flipped = true}},
+          .tasks = tasks.flatten(1, 2),
+          .sums = half * SumPivots(by_pair.unsqueeze(2), sum),
+          .identities = by_pair,
+          .growth = at::zeros({heads * count}, matrices.options())};
+}
+
+TensorLeaves RootAsLeaf(const at::Tensor& matrices, const TensorShifts& shifts) {
+  const int64_t count = shifts.rows.size(1);
+  const at::Tensor b = matrices.flip({1}).repeat_interleave(count, 0);  // [H S, w, w]
+  const auto beside = [&](const at::Tensor& identities, const at::Tensor& right) {
+    return at::cat({ScaledIdentity(identities.flatten(), b.size(1)), right}, 2).unsqueeze(0);
+  };
+  return {.nodes = {{}},
+          .ab = beside(shifts.rows, b),
+          .cb = beside(shifts.columns, b.mT()),
+          .sums = at::zeros({1, b.size(0)}, b.options())};
+}
+
 absl::Status Descend(TreeLevel& level, int64_t block, PivotSum sum,
                      const CancellationToken& cancellation) {
   const int64_t half = level.width() / 2;
@@ -109,11 +148,11 @@ absl::Status Descend(TreeLevel& level, int64_t block, PivotSum sum,
   ESS_RETURN_IF_ERROR(EliminatePanel(rows.slice(1, 0, half).slice(2, 0, 3 * half), block, sum,
                                      cancellation, panel));
   ESS_RETURN_IF_ERROR(cancellation.Check());
-  at::Tensor ab = next.InnerAB().flatten(0, 1);
-  at::baddbmm_out(ab, rows.slice(1, half).slice(2, half, 3 * half),
-                  panel.v.slice(2, half, 2 * half).mT(), panel.u.slice(2, half), 1, -1);
+  const at::Tensor ab = next.InnerAB().flatten(0, 1);
+  ab.copy_(rows.slice(1, half).slice(2, half, 3 * half));
+  SubtractUpperProduct(ab, panel.v.slice(2, half, 2 * half), panel.u.slice(2, half));
   ESS_RETURN_IF_ERROR(cancellation.Check());
-  c.baddbmm_(panel.v.slice(2, 2 * half).mT(), panel.u.slice(2, 2 * half), 1, -1);
+  SubtractUpperProduct(c, panel.v.slice(2, 2 * half), panel.u.slice(2, 2 * half));
   const at::Tensor cb = next.InnerCB().flatten(0, 1);
   cb.slice(2, 0, half).copy_(c);
   cb.slice(2, half).copy_(ab.slice(2, half).mT());
@@ -141,59 +180,44 @@ TensorLeaves LeavesOf(const TreeLevel& level) {
 
 }  // namespace
 
-TensorTree::TensorTree(const at::Tensor& matrices) : length_(matrices.size(1)) {
+TensorTree::TensorTree(const at::Tensor& matrices)
+    : length_(matrices.size(1)), matrices_(matrices) {
   ESS_CHECK(matrices.dim() == 3 && matrices.size(2) == length_ && length_ >= 1);
   const TreeShape shape = ShapeOf(length_);
-  const int64_t width = shape.width();
-  matrices_ = at::zeros({matrices.size(0), width, width}, matrices.options());
-  matrices_.slice(1, width - length_).slice(2, 0, length_).copy_(matrices.flip({1}));
+  const int64_t padding = shape.width() - length_;
+  if (padding > 0) matrices_ = at::constant_pad_nd(matrices, {0, padding, 0, padding});
   if (shape.levels == 0) return;
-  const at::Tensor b11 = matrices_.slice(1, 0, width / 2).slice(2, 0, width / 2);
-  column_gram_ = b11.mT().bmm(b11);
-  row_gram_ = b11.bmm(b11.mT());
+  const int64_t half = shape.width() / 2;
+  const at::Tensor b21 = matrices_.slice(1, half).slice(2, 0, half);
+  column_gram_ = at::zeros({b21.size(0), half, half}, b21.options());
+  SubtractUpperProduct(column_gram_, b21, b21);
+  const at::Tensor rows = at::zeros_like(column_gram_);
+  SubtractUpperProduct(rows, b21.mT(), b21.mT());
+  row_gram_ = rows.mT().flip({1, 2});
 }
 
 absl::Status TensorTree::Run(const TensorShifts& shifts, PivotSum sum,
                              const CancellationToken& cancellation, TensorTreeSums& result) const {
+  ESS_CHECK(shifts.rows.dim() == 2 && shifts.rows.size(0) == matrices_.size(0));
   const TreeShape shape = ShapeOf(length_);
-  const int64_t width = shape.width();
-  const int64_t half = width / 2;
-  const int64_t pairs = shifts.heads.size(0);
-  result.pivots = width;
-  result.growth = at::zeros({pairs}, matrices_.options());
+  at::Tensor growth = at::zeros({shifts.rows.numel()}, matrices_.options());
   TensorLeaves leaves;
   if (shape.levels == 0) {
-    const at::Tensor b = matrices_.index_select(0, shifts.heads);
-    leaves = {.nodes = {{}},
-              .ab = at::cat({ScaledIdentity(shifts.rows, width), b}, 2).unsqueeze(0),
-              .cb = at::cat({ScaledIdentity(shifts.columns, width), b.mT()}, 2).unsqueeze(0),
-              .sums = at::zeros({1, pairs}, matrices_.options())};
+    leaves = RootAsLeaf(matrices_, shifts);
   } else {
-    const at::Tensor identities = at::stack({shifts.rows, shifts.columns});  // [2, P]
-    TreeLevel level{.nodes = {{.first = 0, .flipped = false}, {.first = half, .flipped = true}},
-                    .tasks = at::empty({2, pairs, half, width}, matrices_.options()),
-                    .sums = half * SumPivots(identities.unsqueeze(2), sum),
-                    .identities = identities,
-                    .growth = result.growth};
-    const auto fill = [&](int64_t node, const at::Tensor& gram, const at::Tensor& b_transposed) {
-      const at::Tensor task = level.tasks.select(0, node);
-      const at::Tensor divided =
-          gram.index_select(0, shifts.heads) / identities.select(0, node).reshape({-1, 1, 1});
-      at::Tensor c = task.slice(2, 0, half);
-      at::sub_out(c, ScaledIdentity(identities.select(0, 1 - node), half), divided);
-      task.slice(2, half).copy_(b_transposed.index_select(0, shifts.heads));
-    };
-    fill(0, column_gram_, matrices_.slice(1, half).slice(2, 0, half).mT());
-    fill(1, row_gram_, matrices_.slice(1, 0, half).slice(2, half));
+    TreeLevel level = FirstLevel(matrices_, column_gram_, row_gram_, shifts, sum);
     while (level.width() > shape.leaf_width) {
       ESS_RETURN_IF_ERROR(cancellation.Check());
       ESS_RETURN_IF_ERROR(Descend(level, shape.leaf_width, sum, cancellation));
     }
     leaves = LeavesOf(level);
-    result.growth = level.growth;
+    growth = level.growth;
   }
   ESS_RETURN_IF_ERROR(cancellation.Check());
-  result.sums = FinishLeaves(leaves, sum, result.growth).slice(1, 0, length_);
+  const at::Tensor sums = FinishLeaves(leaves, sum, growth);  // [H S, w]
+  result = {.sums = sums.slice(1, 0, length_).unflatten(0, shifts.rows.sizes()),
+            .growth = growth.view_as(shifts.rows),
+            .pivots = shape.width()};
   return absl::OkStatus();
 }
 

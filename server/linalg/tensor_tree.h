@@ -16,24 +16,24 @@
 
 namespace ess::linalg {
 
-// One tree for each pair of a head and a shift [P]; float64 on the device.
+// S shifts of each of H heads, H S pairs, one tree each; float64 on the device.
 struct TensorShifts {
-  at::Tensor heads;    // int64: which head.
-  at::Tensor rows;     // The multiple of I that stands for the rows of M; not 0.
-  at::Tensor columns;  // ... and for its columns.
+  at::Tensor rows;     // [H, S]: the multiple of I that stands for the rows of M; not 0.
+  at::Tensor columns;  // [H, S]: ... and for its columns.
 };
 
 struct TensorTreeSums {
-  at::Tensor sums;     // [P, L]: over the pivots of M_i, for each position i.
-  at::Tensor growth;   // [P]: TreeResult::growth; not finite after a singular pivot.
-  int64_t pivots = 0;  // Pivots of each M_i: L and those of the padding, which are all shifts.
+  at::Tensor sums;     // [H, S, L]: over the pivots of M_i, for each position i.
+  at::Tensor growth;   // [H, S]: TreeResult::growth; not finite after a singular pivot.
+  int64_t pivots = 0;  // Pivots of each M_i: L and those of the padding, which are the shifts.
 };
 
 // A chunk of heads. Thread-compatible.
 class TensorTree {
  public:
-  // Prepares what the shifts share. REQUIRES: `matrices` [H, L, L] float64, strictly lower
-  // triangular, entries of magnitude at most 1. Throws what LibTorch throws, as Run does.
+  // Prepares what the shifts share; keeps `matrices`, which must not change. REQUIRES: `matrices`
+  // [H, L, L] float64, strictly lower triangular, entries of magnitude at most 1. Throws what
+  // LibTorch throws, as Run does.
   explicit TensorTree(const at::Tensor& matrices);
 
   // Never waits for the device. Errors: kCancelled, kDeadlineExceeded.
@@ -48,11 +48,12 @@ class TensorTree {
 
  private:
   int64_t length_;
-  int64_t leaf_width_;   // Width of the nodes below which no product is blocked: 17 to 32, or L.
-  at::Tensor matrices_;  // [H, w, w]: rows reversed; w = leaf_width_ 2^k >= L.
-  at::Tensor
-      column_gram_;      // [H, w / 2, w / 2]: B11^T B11 of the root; undefined for a single leaf.
-  at::Tensor row_gram_;  // B11 B11^T.
+  // [H, w, w]: zeros after the end; w >= L can be halved down to leaves of equal width.
+  at::Tensor matrices_;
+  // Of the root's B21 above the diagonal, in the order of the rows of its two children; undefined
+  // where the root is a leaf.
+  at::Tensor column_gram_;  // [H, w / 2, w / 2]: -B21^T B21.
+  at::Tensor row_gram_;     // [H, w / 2, w / 2]: -B21 B21^T, reversed.
 };
 
 }  // namespace ess::linalg
