@@ -7,6 +7,7 @@
 #include "server/base/log.h"
 #include "server/base/status_macros.h"
 #include "server/linalg/gram_product.h"
+#include "server/linalg/tridiagonal.h"
 
 namespace ess::linalg {
 namespace {
@@ -14,59 +15,6 @@ namespace {
 constexpr int kMaxSteps = 300;
 constexpr int kStepsBetweenChecks = 5;
 constexpr double kStandsStill = 1e-15;
-
-// The symmetric tridiagonal matrix that Lanczos builds.
-struct Tridiagonal {
-  std::vector<double> diagonal;
-  std::vector<double> below;  // One shorter.
-};
-
-// Whether every eigenvalue is below `shift`: all pivots of T - shift I are negative.
-bool AllEigenvaluesBelow(const Tridiagonal& t, double shift) {
-  double pivot = -1;
-  for (size_t k = 0; k < t.diagonal.size(); ++k) {
-    const double coupling = k == 0 ? 0 : t.below[k - 1] * t.below[k - 1] / pivot;
-    pivot = t.diagonal[k] - shift - coupling;
-    if (!(pivot < 0)) return false;
-  }
-  return true;
-}
-
-// Smallest number found above all eigenvalues, by bisection down to neighbouring numbers.
-double LargestEigenvalue(const Tridiagonal& t) {
-  double low = *std::max_element(t.diagonal.begin(), t.diagonal.end());
-  double high = low;
-  for (const double coupling : t.below) high = std::max(high, low + 2 * coupling);
-  high *= 1 + 1e-12;
-  while (true) {
-    const double middle = low + (high - low) / 2;
-    if (!(middle > low && middle < high)) return high;
-    (AllEigenvaluesBelow(t, middle) ? high : low) = middle;
-  }
-}
-
-// Eigenvector for the largest eigenvalue by two steps of inverse iteration; shifted just above the
-// spectrum the matrix is definite and needs no exchanges.
-std::vector<double> TopEigenvector(const Tridiagonal& t, double eigenvalue) {
-  const size_t size = t.diagonal.size();
-  const double shift = eigenvalue * (1 + 1e-13);
-  std::vector<double> pivot(size);
-  for (size_t k = 0; k < size; ++k) {
-    const double coupling = k == 0 ? 0 : t.below[k - 1] * t.below[k - 1] / pivot[k - 1];
-    pivot[k] = t.diagonal[k] - shift - coupling;
-  }
-  std::vector<double> x(size, 1.0);
-  for (int step = 0; step < 2; ++step) {
-    for (size_t k = 1; k < size; ++k) x[k] -= t.below[k - 1] / pivot[k - 1] * x[k - 1];
-    for (size_t k = size; k-- > 0;) {
-      x[k] = (x[k] - (k + 1 < size ? t.below[k] * x[k + 1] : 0)) / pivot[k];
-    }
-    double largest = 0;
-    for (const double entry : x) largest = std::max(largest, std::abs(entry));
-    for (double& entry : x) entry /= largest;
-  }
-  return x;
-}
 
 double Dot(std::span<const double> x, std::span<const double> y) {
   double sum = 0;
@@ -128,7 +76,7 @@ absl::StatusOr<TopSingularValue> LargestSingularValue(std::span<const double> ma
         static_cast<int64_t>(basis.size()) == position || coupling <= kStandsStill * scale;
     if (complete || (step + 1) % kStepsBetweenChecks == 0) {
       const double before = eigenvalue;
-      eigenvalue = LargestEigenvalue(t);
+      eigenvalue = t.LargestEigenvalue();
       if (complete || eigenvalue <= before * (1 + kStandsStill)) break;
     }
     t.below.push_back(coupling);
@@ -136,9 +84,9 @@ absl::StatusOr<TopSingularValue> LargestSingularValue(std::span<const double> ma
     basis.push_back(std::move(next));
   }
   t.below.resize(t.diagonal.size() - 1);
-  if (!(eigenvalue > 0)) eigenvalue = LargestEigenvalue(t);
+  if (!(eigenvalue > 0)) eigenvalue = t.LargestEigenvalue();
 
-  const std::vector<double> weights = TopEigenvector(t, eigenvalue);
+  const std::vector<double> weights = t.TopEigenvector(eigenvalue);
   TopSingularValue top{.sigma = 0, .right = std::vector<double>(position, 0.0), .left = {}};
   for (size_t k = 0; k < weights.size(); ++k) {
     for (int64_t c = 0; c < position; ++c) top.right[c] += weights[k] * basis[k][c];

@@ -1,0 +1,71 @@
+// What all positions of one window of a recurrence share, and its elimination at a tolerance.
+//
+// With R_C and R_O the square-root factors at the two ends of the window [a, b), and Phi, K, O, T_x
+// its transition, input, output and inside (state_space.h), every H_i = T[i:, :i] with i in the
+// window is, up to orthogonal maps,
+//
+//     [ X[i - a:, :]   T_x[i - a:, :i - a] ]     X = O R_C^T,   Z = R_O Phi R_C^T,
+//     [ Z              Y[:, :i - a]        ]     Y = R_O K.
+//
+// With G = Z^T Z, Q = Z^T Y, R = Y^T Y and the columns scaled, the negative pivots, or the
+// logarithm of the determinant, of [I, H_i; H_i^T, shift I] are those of the matrix with rows and
+// columns
+//
+//     [ I   T_x            X           ]   rows of the window
+//     [ .   shift - R      -Q^T        ]   columns of the window
+//     [ .   .              shift - G   ]   columns before it, common to all its positions
+//
+// restricted to rows >= i and columns < i: eliminate the common block once, then the inertia tree
+// serves all positions of the window. shift = tau^2 counts, shift = -t^2 gives log-determinants.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "server/linalg/square_root_factor.h"
+#include "server/linalg/state_space.h"
+#include "server/linalg/tree_workspace.h"
+
+namespace ess::linalg {
+
+struct RecurrentWindow {
+  int64_t first = 0;   // a
+  int64_t count = 0;   // Positions before L.
+  int64_t width = 0;   // W: the count rounded up to a multiple of 8.
+  int64_t states = 0;  // P
+  // The numbers below are those of H_i / 2^exponent. 0 unless squares would be out of range.
+  int exponent = 0;
+  std::vector<double> common;   // -G [P, P], X^T [P, W], -Q [P, W], each in strips of 24.
+  std::vector<double> columns;  // -R [W, StrideFor(W)], the lower triangle.
+  std::vector<double> inside;   // T_x [W, StrideFor(W)], strictly lower.
+  // ||H_i||_F^2 [W], a sum of squares: nothing cancels. 0 beyond `count`.
+  std::vector<double> squared_norms;
+  double largest_square = 0;  // Of squared_norms.
+
+  const double* outputs() const { return common.data() + StripCount(states) * kStrip * states; }
+  const double* couplings() const { return outputs() + StripCount(width) * kStrip * states; }
+};
+
+// `past` is R_C at the start of the window, `future` is R_O at its end. Cost: about 3 P^3 + 5 P^2 W
+// operations.
+void DescribeWindow(TransitionKind kind, const StateWindow& source, const SquareRootFactor& past,
+                    const SquareRootFactor& future, RecurrentWindow& window, Arena& arena);
+int64_t DescribeWindowScratch(int64_t padded_states, int64_t width);
+
+// One elimination of a window: numbers are those of H_i / 2^exponent 2^-rescale.
+struct WindowShift {
+  double shift = 0;
+  int rescale = 0;
+  PivotSum sum = PivotSum::kNegative;
+};
+
+// sums[i - a] [W]: over the pivots of the matrix above, including P of the common block and i - a
+// of the window's columns. Cost: about P^3 / 3 + 3 P^2 W + 2 P W^2 + W^3 / 2 operations.
+// Errors: kCancelled, kDeadlineExceeded.
+absl::StatusOr<TreeResult> EliminateWindow(const RecurrentWindow& window, const WindowShift& shift,
+                                           std::span<double> sums, Arena& arena,
+                                           const CancellationToken& cancellation);
+int64_t EliminateWindowScratch(int64_t padded_states, int64_t width);
+
+}  // namespace ess::linalg
