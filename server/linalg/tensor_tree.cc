@@ -221,6 +221,20 @@ absl::Status TensorTree::Run(const TensorShifts& shifts, PivotSum sum,
   return absl::OkStatus();
 }
 
+TensorTree TensorTree::Select(const at::Tensor& heads) const {
+  TensorTree selected = *this;
+  for (at::Tensor* tensor : {&selected.matrices_, &selected.column_gram_, &selected.row_gram_}) {
+    if (tensor->defined()) *tensor = tensor->index_select(0, heads);
+  }
+  return selected;
+}
+
+int64_t TensorTree::heads() const { return matrices_.size(0); }
+
+at::Tensor TensorTree::matrices() const {
+  return matrices_.slice(1, 0, length_).slice(2, 0, length_);
+}
+
 int64_t TensorTree::BytesOfHead(int64_t length) {
   // The caller's matrix, the reversed one, the two products, and what makes them.
   const int64_t width = ShapeOf(length).width();

@@ -41,6 +41,14 @@ class TensorTree {
   absl::Status Run(const TensorShifts& shifts, PivotSum sum, const CancellationToken& cancellation,
                    TensorTreeSums& result) const;
 
+  // The same for some of the heads; copies, but prepares nothing again.
+  TensorTree Select(const at::Tensor& heads) const;
+
+  int64_t heads() const;
+  int64_t length() const { return length_; }
+  // [H, L, L]
+  at::Tensor matrices() const;
+
   // Bytes that a tree of this length takes on the device at its largest, for each head that is
   // prepared and for each pair that runs.
   static int64_t BytesOfHead(int64_t length);
