@@ -12,7 +12,6 @@
 namespace ess::linalg {
 namespace {
 
-constexpr int kMaxSteps = 400;
 constexpr int kFirstCheck = 8;
 constexpr int kStepsBetweenChecks = 16;
 // A residual of r changes an eigenvalue by r^2 over the gap; in units of the eigenvalue.
@@ -88,6 +87,18 @@ bool CheckColumns(const Coefficients& coefficients, std::vector<double>& eigenva
   return all;
 }
 
+// Batched products of a matrix and a single vector are slow in some libraries.
+at::Tensor Multiply(const at::Tensor& matrices, const at::Tensor& vectors) {
+  if (vectors.size(2) > 1) return matrices.bmm(vectors);
+  const at::Tensor products =
+      at::empty({matrices.size(0), matrices.size(1), 1}, matrices.options());
+  for (int64_t head = 0; head < matrices.size(0); ++head) {
+    at::Tensor product = products[head].squeeze(1);
+    at::mv_out(product, matrices[head], vectors[head].squeeze(1));
+  }
+  return products;
+}
+
 // sum_k weights_k v_k for each column.
 at::Tensor RitzVectors(const std::vector<at::Tensor>& basis, const Coefficients& coefficients,
                        const std::vector<double>& eigenvalues) {
@@ -111,7 +122,7 @@ at::Tensor RitzVectors(const std::vector<at::Tensor>& basis, const Coefficients&
 
 }  // namespace
 
-absl::Status FindTopSingularValues(const MaskedMatrices& problem, uint64_t seed, bool with_vectors,
+absl::Status FindTopSingularValues(const MaskedMatrices& problem, const LanczosOptions& options,
                                    const CancellationToken& cancellation,
                                    TopSingularValues& result) {
   const at::Tensor inverse_scales = problem.scales.reciprocal().unsqueeze(1);  // [H, 1, P]
@@ -127,7 +138,8 @@ absl::Status FindTopSingularValues(const MaskedMatrices& problem, uint64_t seed,
 
   const int64_t heads = problem.matrices.size(0);
   const int64_t size = problem.matrices.size(2);
-  at::Tensor v = RandomVector(size, seed, problem.matrices).unsqueeze(1) * problem.column_mask;
+  at::Tensor v =
+      RandomVector(size, options.seed, problem.matrices).unsqueeze(1) * problem.column_mask;
   v = (v / at::linalg_vector_norm(v, 2, at::IntArrayRef{1}, true))
           .expand({heads, size, problem.scales.size(1)});
   at::Tensor previous;
@@ -135,22 +147,22 @@ absl::Status FindTopSingularValues(const MaskedMatrices& problem, uint64_t seed,
   std::vector<at::Tensor> diagonals;
   std::vector<at::Tensor> couplings;
   int next_check = kFirstCheck;
-  for (int step = 1; step <= kMaxSteps; ++step) {
+  for (int step = 1; step <= options.max_steps; ++step) {
     ESS_RETURN_IF_ERROR(cancellation.Check());
-    if (with_vectors) basis.push_back(v);
-    const at::Tensor image = problem.matrices.bmm(v).mul_(row_weights);
-    at::Tensor next = problem.matrices.mT().bmm(image).mul_(column_weights);
+    if (options.with_vectors) basis.push_back(v);
+    const at::Tensor image = Multiply(problem.matrices, v).mul_(row_weights);
+    at::Tensor next = Multiply(problem.matrices.mT(), image).mul_(column_weights);
     diagonals.push_back((v * next).sum({1}));  // [H, P]
     next.addcmul_(v, diagonals.back().unsqueeze(1), -1);
     if (step > 1) next.addcmul_(previous, couplings.back().unsqueeze(1), -1);
     at::Tensor coupling = at::linalg_vector_norm(next, 2, at::IntArrayRef{1});
     coupling = at::where(coupling > kNothingLeft, coupling, 0.0);
     couplings.push_back(coupling);
-    if (step == next_check || step == kMaxSteps) {
+    if (step == next_check || step == options.max_steps) {
       const Coefficients coefficients = Fetch(diagonals, couplings);
       const bool done = CheckColumns(coefficients, eigenvalues, result.converged);
-      if (done || step == kMaxSteps) {
-        if (with_vectors) result.right = RitzVectors(basis, coefficients, eigenvalues);
+      if (done || step == options.max_steps) {
+        if (options.with_vectors) result.right = RitzVectors(basis, coefficients, eigenvalues);
         break;
       }
       next_check += step < kStepsBetweenChecks ? kFirstCheck : kStepsBetweenChecks;

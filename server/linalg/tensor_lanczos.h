@@ -26,11 +26,18 @@ struct TopSingularValues {
   at::Tensor right;                // [H, C, P], if asked for: about the right singular vectors.
 };
 
+struct LanczosOptions {
+  uint64_t seed = 0;
+  int max_steps = 400;
+  bool with_vectors = false;
+};
+
 // Lanczos on M^T M without reorthogonalization, one column for each problem, from masked copies of
-// one random vector. A column stops when its residual promises 1e-12 of sigma, or after 400 steps.
-// Errors: kCancelled, kDeadlineExceeded. Waits for the device at steps 8, 16, 32, 48, ...
-// Cost: 4 H R C P operations a step, 10 to 100 steps.
-absl::Status FindTopSingularValues(const MaskedMatrices& problem, uint64_t seed, bool with_vectors,
+// one random vector. A column stops when its residual promises 1e-12 of sigma; what has not
+// converged is a lower bound.
+// Errors: kCancelled, kDeadlineExceeded. Waits for the device at steps 8, 16, 32, 48, ... and the
+// last. Cost: 4 H R C P operations a step, 10 to 100 steps.
+absl::Status FindTopSingularValues(const MaskedMatrices& problem, const LanczosOptions& options,
                                    const CancellationToken& cancellation,
                                    TopSingularValues& result);
 

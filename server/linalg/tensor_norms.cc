@@ -16,6 +16,8 @@ namespace {
 constexpr double kAccuracy = 1e-10;
 constexpr double kWeakestProof = 1e-7;
 constexpr int kMaxRounds = 16;
+// The order of magnitude of a norm needs no more.
+constexpr int kProbableSteps = 4;
 
 // Windows of positions that share their rows and columns: fewer operations, but smaller products.
 constexpr int64_t kWindows = 16;
@@ -33,7 +35,8 @@ struct Candidates {
 };
 
 absl::StatusOr<Candidates> MeasureAt(const TensorChunk& chunk, std::vector<int64_t> positions,
-                                     std::span<const double> frobenius, uint64_t seed,
+                                     std::span<const double> frobenius,
+                                     const LanczosOptions& options,
                                      const CancellationToken& cancellation) {
   const int64_t length = chunk.length();
   std::vector<double> scales;
@@ -51,7 +54,7 @@ absl::StatusOr<Candidates> MeasureAt(const TensorChunk& chunk, std::vector<int64
                                .column_mask = 1 - row_mask,
                                .scales = chunk.OnDevice(scales, {chunk.heads(), 1})};
   TopSingularValues top;
-  ESS_RETURN_IF_ERROR(FindTopSingularValues(problem, seed, true, cancellation, top));
+  ESS_RETURN_IF_ERROR(FindTopSingularValues(problem, options, cancellation, top));
   return Candidates{.positions = std::move(positions),
                     .sigma = std::move(top.sigma),
                     .right = top.right,
@@ -108,8 +111,9 @@ absl::Status ImproveCandidates(const TensorChunk& chunk, std::span<const double>
     norms.insert(norms.end(), of_head.begin(), of_head.end());
   }
   const TensorChunk selected = chunk.Select(heads);
-  ESS_ASSIGN_OR_RETURN(const Candidates candidates,
-                       MeasureAt(selected, positions, norms, round, cancellation));
+  ESS_ASSIGN_OR_RETURN(
+      const Candidates candidates,
+      MeasureAt(selected, positions, norms, {.seed = round, .with_vectors = true}, cancellation));
   const std::vector<double> bounds = BoundsElsewhere(selected, candidates);
   for (size_t k = 0; k < searches.size(); ++k) {
     NormSearch& search = *searches[k];
@@ -167,8 +171,9 @@ absl::StatusOr<std::vector<double>> ProbableSpectralNorms(const TensorChunk& chu
   for (int64_t head = 0; head < chunk.heads(); ++head) {
     positions.push_back(std::max<int64_t>(1, LargestOf(frobenius.subspan(head * length, length))));
   }
-  ESS_ASSIGN_OR_RETURN(Candidates candidates,
-                       MeasureAt(chunk, positions, frobenius, 0, cancellation));
+  ESS_ASSIGN_OR_RETURN(
+      Candidates candidates,
+      MeasureAt(chunk, positions, frobenius, {.max_steps = kProbableSteps}, cancellation));
   return std::move(candidates.sigma);
 }
 
@@ -221,7 +226,7 @@ absl::StatusOr<std::vector<double>> SpectralNorms(const TensorChunk& chunk,
         .column_mask = index.slice(0, 0, last).lt(positions).to(at::kDouble).unsqueeze(0),
         .scales = at::where(scales > 0, scales, 1.0)};
     TopSingularValues top;
-    ESS_RETURN_IF_ERROR(FindTopSingularValues(problem, 0, false, cancellation, top));
+    ESS_RETURN_IF_ERROR(FindTopSingularValues(problem, {}, cancellation, top));
     for (int64_t head = 0; head < heads; ++head) {
       for (int64_t i = first; i < last; ++i) {
         const int64_t column = head * (last - first) + i - first;

@@ -20,8 +20,9 @@ absl::StatusOr<std::vector<double>> MaxSpectralNorms(const TensorChunk& chunk,
                                                      std::span<const double> frobenius,
                                                      const CancellationToken& cancellation);
 
-// The sigma_1 of each head's largest block by Frobenius norm [H]: a lower bound of the maximum,
-// and seldom far from it. Errors: kCancelled, kDeadlineExceeded.
+// About the sigma_1 of each head's largest block by Frobenius norm [H]: a lower bound of the
+// maximum, within a factor of ten or so. A few products with the matrices. Errors: kCancelled,
+// kDeadlineExceeded.
 absl::StatusOr<std::vector<double>> ProbableSpectralNorms(const TensorChunk& chunk,
                                                           std::span<const double> frobenius,
                                                           const CancellationToken& cancellation);

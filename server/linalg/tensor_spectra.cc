@@ -110,8 +110,8 @@ absl::Status TensorSpectra::ForEachChunk(
   if (status.code() != absl::StatusCode::kResourceExhausted) return status;
   return absl::ResourceExhaustedError(fmt::format(
       "{}; planned were {} bytes for {} heads of length {} and {} shifts, of a budget of {}",
-      std::string(status.message()), at_once * (head_bytes + shifts_at_once * pair_bytes), at_once, length(),
-      shifts_at_once, byte_budget_));
+      std::string(status.message()), at_once * (head_bytes + shifts_at_once * pair_bytes), at_once,
+      length(), shifts_at_once, byte_budget_));
 }
 
 absl::StatusOr<std::vector<double>> TensorSpectra::MaxSpectralNorms(

@@ -30,12 +30,13 @@ struct TensorSpectraRequest {
 // as large as a budget of bytes allows; float64 on the device, whatever the operators are in.
 //
 // Counts do not depend on the budget, nor on the other heads, unless a singular value is as close
-// to a tolerance as BlockSpectra::Compute allows. Entropies depend on them by rounding (1e-10):
-// libraries choose kernels by the shape of a batch.
+// to a tolerance as BlockSpectra::Compute allows. Entropies depend on them by rounding (1e-7):
+// libraries choose kernels by the shape of a batch. On a CPU, budgets near BytesNeeded are fastest.
 //
 // Errors of all methods: kResourceExhausted  the device's memory ran out;
-//                        kCancelled, kDeadlineExceeded  on a CPU within 200 ms up to L = 2048;
-//                        kInternal  LibTorch failed, for instance on a device without float64.
+//                        kCancelled, kDeadlineExceeded  on a CPU within 200 ms for budgets up to
+//                        128 MiB; kInternal  LibTorch failed, for instance on a device without
+//                        float64.
 // Thread-compatible. Uses LibTorch's threads on a CPU.
 class TensorSpectra {
  public:

@@ -107,11 +107,11 @@ int main(int argc, char** argv) {
   std::printf("%6s %6s %8s %11s %12s %14s %7s %7s\n", "L", "heads", "threads", "budget MiB",
               "host ms", "tensor ms", "ratio", "differ");
   if (argc > 1) {
-    ess::linalg::PrintRow(argument(1, 1024), argument(2, 32), argument(3, 1), argument(4, 256));
+    ess::linalg::PrintRow(argument(1, 1024), argument(2, 32), argument(3, 1), argument(4, 64));
     return 0;
   }
   for (const int64_t length : {512, 1024}) {
-    for (const int threads : {1, 2}) ess::linalg::PrintRow(length, 32, threads, 256);
+    for (const int threads : {1, 2}) ess::linalg::PrintRow(length, 32, threads, 64);
   }
   return 0;
 }

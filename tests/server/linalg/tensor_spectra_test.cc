@@ -256,7 +256,7 @@ TEST(TensorSpectraTest, TheBudgetChangesNoCount) {
       }
       for (int64_t i = 0; i < kLength; ++i) {
         if (std::isnan(other.entropies[i])) continue;
-        EXPECT_NEAR(one.entropies[i], other.entropies[i], 1e-9 * other.entropies[i]);
+        EXPECT_NEAR(one.entropies[i], other.entropies[i], 1e-7 * other.entropies[i]);
         EXPECT_NEAR(one.spectral_norms[i], other.spectral_norms[i],
                     1e-11 * other.spectral_norms[i]);
       }
@@ -487,7 +487,7 @@ TEST(TensorSpectraTest, ACancelledCallStopsWithin200Milliseconds) {
   const at::Tensor maps = at::tensor(MakeTestOperator("attention_g1", 1024), at::kDouble)
                               .view({1, 1024, 1024})
                               .expand({8, 1024, 1024});
-  TensorSpectra spectra = SpectraOf(maps);
+  TensorSpectra spectra = SpectraOf(maps, 128 << 20);
   for (const bool entropies : {false, true}) {
     CancellationToken token;
     absl::Time cancelled;
