@@ -133,8 +133,8 @@ HWY_INLINE void FactorRows(const Panel& panel, int64_t row, int64_t finished, Pi
 
 // Left-looking LDL^T without exchanges; stops early, with part of the result, when the meter says
 // so. `growth` [8] keeps the largest |U V| of each lane.
-HWY_NOINLINE PanelResult FactorPanel(const Panel& panel, PivotSum sum, double* growth,
-                                     WorkMeter& meter) {
+inline HWY_NOINLINE PanelResult FactorPanel(const Panel& panel, PivotSum sum, double* growth,
+                                            WorkMeter& meter) {
   PanelResult result;
   for (int64_t first = 0; first < panel.pivots; first += kFactorBlock) {
     const int64_t count = std::min(kFactorBlock, panel.pivots - first);

@@ -119,7 +119,7 @@ struct PivotBlock {
 };
 
 // `tile` is the upper triangle of the block in a strip of 24.
-HWY_NOINLINE PivotBlock FactorPivotBlock(const double* tile) {
+inline HWY_NOINLINE PivotBlock FactorPivotBlock(const double* tile) {
   const Float64 d;
   PivotBlock pivot;
   HWY_ALIGN double row[kBlock][kBlock];
