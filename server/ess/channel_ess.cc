@@ -124,12 +124,10 @@ absl::StatusOr<std::vector<HeadEss>> ComputeChannels(const operators::SequenceOp
     };
     std::optional<linalg::Spectrum> spectrum;
     if (answers) spectrum = LaneSpectrum(*answers, plans[p].request(), length, lane, lanes);
-    ESS_ASSIGN_OR_RETURN(HeadEss ess,
-                         plans[p].Evaluate(spectrum ? &*spectrum : nullptr,
-                                           {sigma, frobenius_of_lane, causal_of_lane},
-                                           cancellation));
-    ess.noise_floor =
-        op.feature_epsilon() * norms[lane] * std::sqrt(static_cast<double>(length));
+    ESS_ASSIGN_OR_RETURN(
+        HeadEss ess, plans[p].Evaluate(spectrum ? &*spectrum : nullptr,
+                                       {sigma, frobenius_of_lane, causal_of_lane}, cancellation));
+    ess.noise_floor = op.feature_epsilon() * norms[lane] * std::sqrt(static_cast<double>(length));
     results.push_back(std::move(ess));
   }
   return results;

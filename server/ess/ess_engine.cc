@@ -135,8 +135,8 @@ absl::StatusOr<HeadEss> EssEngine::CachedHead(const operators::SequenceOperator&
   }
   std::string key = CacheKey(invariant, op.feature_epsilon(), positions, measures, options);
   if (std::optional<HeadEss> known = cache_.Find(key)) return *std::move(known);
-  ESS_ASSIGN_OR_RETURN(HeadEss ess, ComputeHead(op, head, positions, measures, options, route, work,
-                                                cancellation));
+  ESS_ASSIGN_OR_RETURN(
+      HeadEss ess, ComputeHead(op, head, positions, measures, options, route, work, cancellation));
   cache_.Insert(std::move(key), ess);
   return ess;
 }

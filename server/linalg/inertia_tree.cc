@@ -29,23 +29,32 @@ absl::Status InertiaTree::Load(std::span<const double> matrix, int64_t length,
   return Place(0, cancellation);
 }
 
+MatrixView InertiaTree::PaddedCopy(int64_t offset, int64_t width) {
+  const int64_t stride = StrideFor(width);
+  padded_.Reserve(width * stride);
+  for (int64_t row = 0; row < width; ++row) {
+    double* to = padded_.data() + row * stride;
+    // The tree reads whole blocks on the diagonal, and nothing to their right.
+    std::fill_n(to, Arena::Rounded(row + 1), 0.0);
+    if (row < offset || row >= offset + length_) continue;
+    std::copy_n(source_.data() + (row - offset) * length_, row - offset, to + offset);
+  }
+  return {padded_.data(), stride};
+}
+
 absl::Status InertiaTree::Place(int64_t offset, const CancellationToken& cancellation) {
   offset_ = offset;
-  const int64_t width = (offset + length_ + kBlock - 1) / kBlock * kBlock;
-  const int64_t stride = StrideFor(width);
-  matrix_.assign(width * stride, 0.0);
-  for (int64_t row = 0; row < length_; ++row) {
-    std::copy_n(source_.data() + row * length_, row,
-                matrix_.data() + (offset + row) * stride + offset);
-  }
-  arena_.Reserve(TreeScratch(width));
-  problem_.root = TreeNode{.width = width, .b = {matrix_.data(), stride}};
+  const int64_t width = Arena::Rounded(offset + length_);
+  problem_.root = {.width = width,
+                   .b = width == length_ ? MatrixView{source_.data(), length_}
+                                         : PaddedCopy(offset, width)};
+  arena_.Reserve(TreeScratch(problem_.root));
   if (width == kBlock) return absl::OkStatus();
 
   const int64_t first_half = problem_.root.first_half();
   const int64_t second_half = width - first_half;
-  column_gram_.resize(first_half * StrideFor(first_half));
-  row_gram_.resize(second_half * StrideFor(second_half));
+  column_gram_.Reserve(first_half * StrideFor(first_half));
+  row_gram_.Reserve(second_half * StrideFor(second_half));
   problem_.grams = {.columns = {column_gram_.data(), StrideFor(first_half)},
                     .rows = {row_gram_.data(), StrideFor(second_half)}};
   return ComputeRootGrams(problem_.root, column_gram_.data(), row_gram_.data(), arena_,

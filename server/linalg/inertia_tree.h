@@ -60,7 +60,9 @@ class InertiaTree {
   int64_t length() const { return length_; }
 
  private:
-  // Copies the matrix to `offset` positions after the start of the tree.
+  // The matrix with zeros around it: `offset` rows and columns before, up to `width` after.
+  MatrixView PaddedCopy(int64_t offset, int64_t width);
+  // Puts the matrix `offset` positions after the start of the tree.
   absl::Status Place(int64_t offset, const CancellationToken& cancellation);
   // The best count of this placement.
   absl::StatusOr<BlockCounts> CountFromOffset(double tau, double spectral_norm,
@@ -70,9 +72,9 @@ class InertiaTree {
   int64_t length_ = 0;
   int64_t offset_ = 0;
   TreeProblem problem_;
-  std::vector<double> matrix_;  // Zeros before the offset, after the end and above the diagonal.
-  std::vector<double> column_gram_;
-  std::vector<double> row_gram_;
+  NumberBuffer padded_;  // Of PaddedCopy.
+  NumberBuffer column_gram_;
+  NumberBuffer row_gram_;
   Arena arena_;
 };
 

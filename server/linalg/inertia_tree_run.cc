@@ -218,11 +218,15 @@ int64_t ScratchBelow(int64_t width, bool a_is_identity, bool c_is_identity) {
 
 }  // namespace
 
+int64_t TreeScratch(const TreeNode& root) {
+  const int64_t first_half = root.first_half();
+  return std::max(StripCount(first_half) * kStrip * first_half,
+                  ScratchBelow(root.width, root.a.is_identity(), root.c.is_identity()));
+}
+
 int64_t TreeScratch(int64_t width) {
-  const int64_t first_half = FirstHalf(width);
-  const int64_t gram_strips = StripCount(first_half) * kStrip * first_half;
-  return std::max(
-      {gram_strips, ScratchBelow(width, true, true), ScratchBelow(width, false, false)});
+  const TreeNode identity{.width = width};
+  return std::max(TreeScratch(identity), ScratchBelow(width, false, false));
 }
 
 absl::Status ComputeRootGrams(const TreeNode& root, double* columns, double* rows, Arena& arena,

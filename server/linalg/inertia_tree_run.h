@@ -10,8 +10,9 @@
 
 namespace ess::linalg {
 
-// Doubles of scratch that RunTree and ComputeRootGrams need for a root of this width, whether its A
-// and C are multiples of the identity or not.
+// Doubles of scratch that RunTree and ComputeRootGrams need for this root.
+int64_t TreeScratch(const TreeNode& root);
+// The same for any root of this width, whether its A and C are multiples of the identity or not.
 int64_t TreeScratch(int64_t width);
 
 // Fills columns = B21^T B21 and rows = B21 B21^T for the root's halves (lower triangles, whole 8 x

@@ -2,12 +2,11 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <new>
 
 #include "absl/status/status.h"
 #include "server/base/cancellation.h"
 #include "server/base/log.h"
+#include "server/linalg/number_buffer.h"
 
 namespace ess::linalg {
 
@@ -35,30 +34,20 @@ constexpr int64_t StrideFor(int64_t width) { return width >= 64 ? width + kBlock
 // Scratch handed out in stack order. Thread-compatible.
 class Arena {
  public:
-  void Reserve(int64_t capacity) {
-    if (capacity <= capacity_) return;
-    memory_.reset();
-    memory_.reset(static_cast<double*>(::operator new(capacity * sizeof(double), kAlignment)));
-    capacity_ = capacity;
-  }
+  void Reserve(int64_t capacity) { memory_.Reserve(capacity); }
   static constexpr int64_t Rounded(int64_t count) { return (count + kBlock - 1) / kBlock * kBlock; }
 
   // Valid until the ArenaScope around it ends; the numbers are not initialized.
   double* Allocate(int64_t count) {
-    double* result = memory_.get() + used_;
+    double* result = memory_.data() + used_;
     used_ += Rounded(count);
-    ESS_CHECK(used_ <= capacity_);
+    ESS_CHECK(used_ <= memory_.capacity());
     return result;
   }
 
  private:
   friend class ArenaScope;
-  static constexpr std::align_val_t kAlignment{64};
-  struct Free {
-    void operator()(double* memory) const { ::operator delete(memory, kAlignment); }
-  };
-  std::unique_ptr<double, Free> memory_;
-  int64_t capacity_ = 0;
+  NumberBuffer memory_;
   int64_t used_ = 0;
 };
 

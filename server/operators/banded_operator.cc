@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include "server/base/log.h"
-#include "server/base/status_macros.h"
 #include "server/linalg/local_spectra.h"
 
 namespace ess::operators {
@@ -53,8 +52,7 @@ at::Tensor BandedOperator::Apply(const at::Tensor& u) const {
 }
 
 absl::Status BandedOperator::CheckFinite() const {
-  ESS_RETURN_IF_ERROR(band_.CheckFinite("band"));
-  return sinks_ ? sinks_->CheckFinite("sinks") : absl::OkStatus();
+  return CheckAllFinite({{"band", &band_}, {"sinks", sinks_ ? &*sinks_ : nullptr}});
 }
 
 std::unique_ptr<linalg::BlockSpectra> BandedOperator::NativeSpectra(int64_t head) const {

@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "server/base/log.h"
-#include "server/base/status_macros.h"
 #include "server/linalg/local_spectra.h"
 #include "server/linalg/short_convolution_spectra.h"
 
@@ -87,9 +86,9 @@ at::Tensor Convolution::Apply(const at::Tensor& u) const {
 }
 
 absl::Status Convolution::CheckFinite() const {
-  ESS_RETURN_IF_ERROR(h_.CheckFinite("h"));
-  if (gate_out_) ESS_RETURN_IF_ERROR(gate_out_->CheckFinite("gate_out"));
-  return gate_in_ ? gate_in_->CheckFinite("gate_in") : absl::OkStatus();
+  return CheckAllFinite({{"h", &h_},
+                         {"gate_out", gate_out_ ? &*gate_out_ : nullptr},
+                         {"gate_in", gate_in_ ? &*gate_in_ : nullptr}});
 }
 
 linalg::Symmetry Convolution::symmetry() const {

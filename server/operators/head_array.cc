@@ -8,6 +8,7 @@
 
 #include "fmt/format.h"
 #include "server/base/log.h"
+#include "server/base/status_macros.h"
 #include "server/operators/feature_dtype.h"
 
 namespace ess::operators {
@@ -89,6 +90,14 @@ absl::Status HeadArray::CheckFinite(std::string_view name) const {
   const int64_t head = std::find(rows_.begin(), rows_.end(), row) - rows_.begin();
   return absl::InternalError(
       fmt::format("operator of head {}: {}[{}] is {}", head, name, index, *bad));
+}
+
+absl::Status CheckAllFinite(std::initializer_list<NamedArray> arguments) {
+  for (const NamedArray& argument : arguments) {
+    if (argument.array == nullptr) continue;
+    ESS_RETURN_IF_ERROR(argument.array->CheckFinite(argument.name));
+  }
+  return absl::OkStatus();
 }
 
 template <typename Scalar>

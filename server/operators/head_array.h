@@ -71,4 +71,11 @@ class HeadArray {
   double feature_epsilon_;
 };
 
+// CheckFinite of several arguments, each with its name; an absent one is null.
+struct NamedArray {
+  std::string_view name;
+  const HeadArray* array;
+};
+absl::Status CheckAllFinite(std::initializer_list<NamedArray> arguments);
+
 }  // namespace ess::operators
