@@ -50,30 +50,25 @@ std::vector<double> RandomUnitVector(int64_t size, uint64_t seed) {
 
 }  // namespace
 
-absl::StatusOr<TopSingularValue> LargestSingularValue(std::span<const double> matrix,
-                                                      int64_t length, int64_t position,
-                                                      uint64_t seed,
+absl::StatusOr<TopSingularValue> LargestSingularValue(int64_t rows, int64_t columns,
+                                                      GramFunction multiply, uint64_t seed,
                                                       const CancellationToken& cancellation) {
-  ESS_CHECK(position >= 1 && position < length);
-  const BlockView block{.data = matrix.data() + position * length,
-                        .stride = length,
-                        .rows = length - position,
-                        .columns = position};
-  std::vector<std::vector<double>> basis = {RandomUnitVector(position, seed)};
+  ESS_CHECK(rows >= 1 && columns >= 1);
+  std::vector<std::vector<double>> basis = {RandomUnitVector(columns, seed)};
   Tridiagonal t;
   double eigenvalue = 0;
   for (int step = 0; step < kMaxSteps; ++step) {
     ESS_RETURN_IF_ERROR(cancellation.Check());
-    std::vector<double> next(position);
-    std::vector<double> image(block.rows);
-    GramProduct(block, basis.back(), image, next);
+    std::vector<double> next(columns);
+    std::vector<double> image(rows);
+    multiply(basis.back(), image, next);
     t.diagonal.push_back(Dot(basis.back(), next));
     Orthogonalize(basis, next);
     const double coupling = std::sqrt(Dot(next, next));
     // The basis spans an invariant space: nothing is left to add.
     const double scale = *std::max_element(t.diagonal.begin(), t.diagonal.end());
     const bool complete =
-        static_cast<int64_t>(basis.size()) == position || coupling <= kStandsStill * scale;
+        static_cast<int64_t>(basis.size()) == columns || coupling <= kStandsStill * scale;
     if (complete || (step + 1) % kStepsBetweenChecks == 0) {
       const double before = eigenvalue;
       eigenvalue = t.LargestEigenvalue();
@@ -87,19 +82,33 @@ absl::StatusOr<TopSingularValue> LargestSingularValue(std::span<const double> ma
   if (!(eigenvalue > 0)) eigenvalue = t.LargestEigenvalue();
 
   const std::vector<double> weights = t.TopEigenvector(eigenvalue);
-  TopSingularValue top{.sigma = 0, .right = std::vector<double>(position, 0.0), .left = {}};
+  TopSingularValue top{.sigma = 0, .right = std::vector<double>(columns, 0.0), .left = {}};
   for (size_t k = 0; k < weights.size(); ++k) {
-    for (int64_t c = 0; c < position; ++c) top.right[c] += weights[k] * basis[k][c];
+    for (int64_t c = 0; c < columns; ++c) top.right[c] += weights[k] * basis[k][c];
   }
   Normalize(top.right);
-  top.left.resize(block.rows);
-  std::vector<double> unused(position);
-  GramProduct(block, top.right, top.left, unused);
+  top.left.resize(rows);
+  std::vector<double> unused(columns);
+  multiply(top.right, top.left, unused);
   top.sigma = std::sqrt(Dot(top.left, top.left));
   if (top.sigma > 0) {
     for (double& entry : top.left) entry /= top.sigma;
   }
   return top;
+}
+
+absl::StatusOr<TopSingularValue> LargestSingularValue(std::span<const double> matrix,
+                                                      int64_t length, int64_t position,
+                                                      uint64_t seed,
+                                                      const CancellationToken& cancellation) {
+  ESS_CHECK(position >= 1 && position < length);
+  const BlockView block{.data = matrix.data() + position * length,
+                        .stride = length,
+                        .rows = length - position,
+                        .columns = position};
+  const auto multiply = [&](std::span<const double> x, std::span<double> image,
+                            std::span<double> result) { GramProduct(block, x, image, result); };
+  return LargestSingularValue(block.rows, block.columns, multiply, seed, cancellation);
 }
 
 }  // namespace ess::linalg
