@@ -23,6 +23,8 @@
 #include <span>
 #include <vector>
 
+#include "absl/status/statusor.h"
+#include "server/base/cancellation.h"
 #include "server/linalg/square_root_factor.h"
 #include "server/linalg/state_space.h"
 #include "server/linalg/tree_workspace.h"
