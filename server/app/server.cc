@@ -120,7 +120,7 @@ struct Server::Parts {
             residency, control_queue, MakeServerInfo(config, device, kDefaultMeasures)) {}
 
   const std::vector<Measure> kDefaultMeasures = {
-      {.kind = Measure::Kind::kTolerance, .value = 1e-3}};
+      {.kind = Measure::Kind::kTolerance, .value = 1e-3}, {.kind = Measure::Kind::kEntropy}};
   const std::string device;
   telemetry::Metrics metrics;
   std::unique_ptr<telemetry::ExpositionServer> exposition;

@@ -5,11 +5,14 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <optional>
+#include <utility>
 
 #include "fmt/format.h"
 #include "server/base/log.h"
 #include "server/base/status_macros.h"
 #include "server/base/torch_status.h"
+#include "server/ess/channel_ess.h"
 #include "server/ess/head_ess.h"
 #include "server/linalg/serial_torch.h"
 #include "server/operators/sequence_operator.h"
@@ -36,20 +39,25 @@ absl::Status CheckRequest(const operators::SequenceOperator& op, std::span<const
   return absl::OkStatus();
 }
 
-OperatorEss Join(std::span<const HeadEss> heads, std::span<const Measure> measures,
+template <typename T>
+void Append(const std::vector<T>& part, std::vector<T>& whole) {
+  whole.insert(whole.end(), part.begin(), part.end());
+}
+
+OperatorEss Join(std::span<const std::vector<HeadEss>> tasks, std::span<const Measure> measures,
                  const EssOptions& options) {
   OperatorEss joined;
   joined.values.resize(measures.size());
   if (options.certify) joined.certain.resize(measures.size());
   std::vector<RouteSet> routes(measures.size());
-  for (const HeadEss& head : heads) {
-    joined.noise_floors.push_back(head.noise_floor);
-    for (size_t m = 0; m < measures.size(); ++m) {
-      routes[m].Add(head.routes[m]);
-      joined.values[m].insert(joined.values[m].end(), head.values[m].begin(), head.values[m].end());
-      if (!options.certify) continue;
-      joined.certain[m].insert(joined.certain[m].end(), head.certain[m].begin(),
-                               head.certain[m].end());
+  for (const std::vector<HeadEss>& task : tasks) {
+    for (const HeadEss& head : task) {
+      joined.noise_floors.push_back(head.noise_floor);
+      for (size_t m = 0; m < measures.size(); ++m) {
+        routes[m].Add(head.routes[m]);
+        Append(head.values[m], joined.values[m]);
+        if (options.certify) Append(head.certain[m], joined.certain[m]);
+      }
     }
   }
   for (const RouteSet& route : routes) joined.routes.push_back(route.Name());
@@ -72,6 +80,23 @@ bool MayNeedSvd(const Measure& measure, int64_t length) {
       return false;
   }
 }
+
+// Heads that one thread computes together: a single one, or a group of channels.
+std::vector<std::span<const int64_t>> TasksOf(std::span<const int64_t> heads, Route route) {
+  const int64_t lanes = route == Route::kChannelWindows ? linalg::ChannelSpectra().lanes() : 1;
+  std::vector<std::span<const int64_t>> tasks;
+  for (size_t first = 0, end = 0; first < heads.size(); first = end) {
+    while (end < heads.size() && heads[end] / lanes == heads[first] / lanes) ++end;
+    tasks.push_back(heads.subspan(first, end - first));
+  }
+  return tasks;
+}
+
+// One thread's scratch.
+struct ThreadWork {
+  HeadWork head;
+  std::optional<linalg::ChannelSpectra> channels;  // Made when they are needed.
+};
 
 }  // namespace
 
@@ -98,6 +123,24 @@ double ReferenceWork(const OperatorShape& shape, std::span<const Measure> measur
   return operations;
 }
 
+absl::StatusOr<HeadEss> EssEngine::CachedHead(const operators::SequenceOperator& op, int64_t head,
+                                              std::span<const int64_t> positions,
+                                              std::span<const Measure> measures,
+                                              const EssOptions& options, Route route,
+                                              HeadWork& work,
+                                              const CancellationToken& cancellation) const {
+  const std::span<const double> invariant = op.InvariantHead(head);
+  if (invariant.empty()) {
+    return ComputeHead(op, head, positions, measures, options, route, work, cancellation);
+  }
+  std::string key = CacheKey(invariant, op.feature_epsilon(), positions, measures, options);
+  if (std::optional<HeadEss> known = cache_.Find(key)) return *std::move(known);
+  ESS_ASSIGN_OR_RETURN(
+      HeadEss ess, ComputeHead(op, head, positions, measures, options, route, work, cancellation));
+  cache_.Insert(std::move(key), ess);
+  return ess;
+}
+
 absl::StatusOr<OperatorEss> EssEngine::Compute(const operators::SequenceOperator& op,
                                                std::span<const int64_t> heads,
                                                std::span<const int64_t> positions,
@@ -108,22 +151,35 @@ absl::StatusOr<OperatorEss> EssEngine::Compute(const operators::SequenceOperator
   for (const int64_t head : heads) ESS_CHECK(head >= 0 && head < op.head_count());
   for (const int64_t position : positions) ESS_CHECK(position >= 0 && position < op.length());
 
-  const Route route = ChooseRoute(ShapeOf(op));
-  std::vector<HeadWork> work(pool_.threads());
-  std::vector<HeadEss> results(heads.size());
-  std::vector<absl::Status> statuses(heads.size());
+  // A cut block is no longer what the native routes are made for.
+  const Route route = options.horizon ? Route::kInertiaTree : ChooseRoute(ShapeOf(op));
+  if (route != Route::kInertiaTree) ESS_RETURN_IF_ERROR(op.CheckFinite());
+  const std::vector<std::span<const int64_t>> tasks = TasksOf(heads, route);
+  std::vector<ThreadWork> work(pool_.threads());
+  std::vector<std::vector<HeadEss>> results(tasks.size());
+  std::vector<absl::Status> statuses(tasks.size());
   std::atomic<bool> failed = false;
+  const auto run_task = [&](int64_t index, ThreadWork& scratch) -> absl::Status {
+    if (route == Route::kChannelWindows) {
+      if (!scratch.channels) scratch.channels.emplace();
+      ESS_ASSIGN_OR_RETURN(results[index],
+                           ComputeChannels(op, tasks[index], positions, measures, options,
+                                           *scratch.channels, cancellation));
+      return absl::OkStatus();
+    }
+    ESS_ASSIGN_OR_RETURN(results[index].emplace_back(),
+                         CachedHead(op, tasks[index].front(), positions, measures, options, route,
+                                    scratch.head, cancellation));
+    return absl::OkStatus();
+  };
   const auto compute = [&](int64_t index, int thread) {
     if (failed.load(std::memory_order_relaxed)) return;
     const linalg::SerialTorch serial;
-    statuses[index] = CatchTorch("ESS of an operator", [&]() -> absl::Status {
-      ESS_ASSIGN_OR_RETURN(results[index], ComputeHead(op, heads[index], positions, measures,
-                                                       options, route, work[thread], cancellation));
-      return absl::OkStatus();
-    });
+    statuses[index] =
+        CatchTorch("ESS of an operator", [&] { return run_task(index, work[thread]); });
     if (!statuses[index].ok()) failed.store(true, std::memory_order_relaxed);
   };
-  ESS_RETURN_IF_ERROR(pool_.ParallelFor(heads.size(), compute, cancellation));
+  ESS_RETURN_IF_ERROR(pool_.ParallelFor(tasks.size(), compute, cancellation));
   for (const absl::Status& status : statuses) ESS_RETURN_IF_ERROR(status);
   return Join(results, measures, options);
 }

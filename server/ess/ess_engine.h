@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "server/base/cancellation.h"
 #include "server/base/worker_pool.h"
+#include "server/ess/ess_cache.h"
 #include "server/ess/ess_options.h"
 #include "server/ess/measure.h"
 #include "server/ess/route.h"
@@ -18,6 +19,8 @@ class SequenceOperator;
 }
 
 namespace ess {
+
+struct HeadWork;
 
 // ESS of a group of heads of one operator.
 struct OperatorEss {
@@ -53,7 +56,17 @@ class EssEngine {
                                       const CancellationToken& cancellation) const;
 
  private:
+  // A head whose operator does not depend on the input may be known already.
+  absl::StatusOr<HeadEss> CachedHead(const operators::SequenceOperator& op, int64_t head,
+                                     std::span<const int64_t> positions,
+                                     std::span<const Measure> measures, const EssOptions& options,
+                                     Route route, HeadWork& work,
+                                     const CancellationToken& cancellation) const;
+
+  static constexpr int64_t kCacheBytes = int64_t{64} << 20;
+
   WorkerPool& pool_;
+  mutable EssCache cache_{kCacheBytes};
 };
 
 // Floating point operations of the SVDs that these measures need at these positions for one head:

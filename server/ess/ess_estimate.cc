@@ -33,6 +33,8 @@ constexpr std::array kCosts = {
     RouteCost{Route::kLocalWindows, 40, 75, 75, 300},
 };
 
+// Copying, checking and scaling T, in units of L^2.
+constexpr double kCopies = 150;
 // Speed of LibTorch's SVD as a share of its matrix product's.
 constexpr double kSvdSpeed = 0.4;
 // A product of matrices of this size is long enough for the clock.
@@ -112,6 +114,7 @@ EssEstimate EstimateEss(const OperatorShape& shape, std::span<const int64_t> pos
                            : static_cast<double>(std::max<int64_t>(shape.state_size.size, 1));
   const double unit = IsDense(main) ? length * length * length : length * state * state;
   estimate.flops = CostOf(main).prepare * unit;
+  if (IsDense(main)) estimate.flops += kCopies * length * length;
   // T from its factors.
   if (IsDense(main) && shape.class_name != "DenseOperator") {
     estimate.flops += 2 * state * length * length;

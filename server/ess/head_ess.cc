@@ -72,6 +72,9 @@ class HeadComputation {
       norm = LargestBySvd(op_.length(), block, cancellation_);
     }
     ESS_RETURN_IF_ERROR(norm.status());
+    if (!std::isfinite(*norm)) {
+      return absl::InternalError(fmt::format("operator of head {}: overflows float64", head_));
+    }
     double largest = *norm;
     if (options_.horizon && HasHeadRelative(measures)) {
       ESS_ASSIGN_OR_RETURN(largest, LargestBySvd(op_.length(), cut_block, cancellation_));

@@ -36,7 +36,12 @@ struct NativeRoute {
 constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
 
 // In order of preference. Break-evens: measured, docs/ess.md.
-constexpr std::array<NativeRoute, 0> kNativeRoutes = {};
+constexpr std::array kNativeRoutes = {
+    NativeRoute{"SelectiveScan", Route::kChannelWindows, 0, 1, 32},
+    NativeRoute{"DiagonalRecurrence", Route::kChannelWindows, 2, 4, 32},
+    NativeRoute{"BandedOperator", Route::kLocalWindows, 2, 1, kAny},
+    NativeRoute{"Convolution", Route::kLocalWindows, 2, 1, kAny},
+};
 
 }  // namespace
 

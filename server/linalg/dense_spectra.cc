@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "server/base/status_macros.h"
 #include "server/linalg/block_norms.h"
@@ -11,48 +12,77 @@
 namespace ess::linalg {
 namespace {
 
-// Runs of the entropy rule, each at a scale of its own, before SVD takes what is left.
-constexpr int kMaxScales = 4;
+// Shorter matrices have no room for windows, and an SVD of their blocks takes microseconds.
+constexpr int64_t kSmallestBandLength = 16;
+
+// exp(-sum p ln p), p = sigma / sum sigma.
+double EntropyOf(std::span<const double> sigma) {
+  double sum = 0;
+  for (const double value : sigma) sum += value;
+  double entropy = 0;
+  for (const double value : sigma) {
+    if (value > 0) entropy -= value / sum * std::log(value / sum);
+  }
+  return sum > 0 ? std::exp(entropy) : 0;
+}
 
 }  // namespace
 
 absl::Status DenseSpectra::Load(std::span<const double> matrix, int64_t length, Symmetry,
                                 const CancellationToken& cancellation) {
   length_ = length;
-  max_norm_ = -1;
+  spectral_norm_.reset();
+  tree_loaded_ = false;
   double largest = 0;
   for (int64_t row = 1; row < length; ++row) {
     for (int64_t column = 0; column < row; ++column) {
       largest = std::max(largest, std::abs(matrix[row * length + column]));
     }
   }
+  ESS_RETURN_IF_ERROR(cancellation.Check());
+  // A power of two rounds nothing; later squares can neither overflow nor vanish.
   int exponent = 0;
   std::frexp(largest, &exponent);
   exponent = std::clamp(exponent, -1000, 1000);  // Keeps both powers finite.
   scale_ = std::ldexp(1.0, exponent);
   const double inverse = std::ldexp(1.0, -exponent);
-  matrix_.assign(matrix.begin(), matrix.end());
-  for (double& entry : matrix_) entry *= inverse;
-  return tree_.Load(matrix_, length, cancellation);
+  matrix_.assign(length * length, 0.0);
+  for (int64_t row = 1; row < length; ++row) {
+    for (int64_t x = row * length; x < row * length + row; ++x) matrix_[x] = inverse * matrix[x];
+  }
+  return cancellation.Check();
+}
+
+absl::StatusOr<InertiaTree*> DenseSpectra::Tree(const CancellationToken& cancellation) {
+  if (!tree_loaded_) {
+    ESS_RETURN_IF_ERROR(tree_.Load(matrix_, length_, cancellation));
+    tree_loaded_ = true;
+  }
+  return &tree_;
 }
 
 absl::StatusOr<double> DenseSpectra::MaxSpectralNorm(const CancellationToken& cancellation) {
-  if (max_norm_ < 0) {
-    ESS_ASSIGN_OR_RETURN(max_norm_, MaxBlockSpectralNorm(matrix_, length_, tree_, cancellation));
+  if (!spectral_norm_) {
+    ESS_ASSIGN_OR_RETURN(InertiaTree * tree, Tree(cancellation));
+    ESS_ASSIGN_OR_RETURN(spectral_norm_,
+                         MaxBlockSpectralNorm(matrix_, length_, *tree, cancellation));
   }
-  return max_norm_ * scale_;
+  return *spectral_norm_ * scale_;
 }
 
 absl::StatusOr<PositionCounts> DenseSpectra::CountAbove(double tau,
                                                         const CancellationToken& cancellation) {
+  ESS_RETURN_IF_ERROR(MaxSpectralNorm(cancellation).status());
+  ESS_ASSIGN_OR_RETURN(InertiaTree * tree, Tree(cancellation));
   PositionCounts result;
-  ESS_ASSIGN_OR_RETURN(BlockCounts counts, tree_.CountAbove(tau, max_norm_, cancellation));
+  ESS_ASSIGN_OR_RETURN(BlockCounts counts, tree->CountAbove(tau, *spectral_norm_, cancellation));
   if (counts.uncertainty > 0) {
     // Counts a little below and above tau: where they agree the count is proved.
     const double margin = 4 * counts.uncertainty;
     ESS_ASSIGN_OR_RETURN(const BlockCounts low,
-                         tree_.CountAbove(tau * (1 - margin), max_norm_, cancellation));
-    ESS_ASSIGN_OR_RETURN(counts, tree_.CountAbove(tau * (1 + margin), max_norm_, cancellation));
+                         tree->CountAbove(tau * (1 - margin), *spectral_norm_, cancellation));
+    ESS_ASSIGN_OR_RETURN(counts,
+                         tree->CountAbove(tau * (1 + margin), *spectral_norm_, cancellation));
     const bool proved = std::max(low.uncertainty, counts.uncertainty) <= margin / 2;
     result.doubtful.resize(length_);
     for (int64_t i = 1; i < length_; ++i) {
@@ -63,57 +93,64 @@ absl::StatusOr<PositionCounts> DenseSpectra::CountAbove(double tau,
   return result;
 }
 
-absl::Status DenseSpectra::FillEntropies(const CancellationToken& cancellation,
-                                         Spectrum& spectrum) {
+void DenseSpectra::TurnMatrix(int64_t columns) {
+  turned_.resize(length_ * columns);
+  for (int64_t first = 0; first < columns; first += kBlock) {
+    for (int64_t row = first; row < length_; ++row) {
+      double* to = turned_.data() + row * columns + first;
+      const double* from = matrix_.data() + (length_ - 1 - first) * length_ + length_ - 1 - row;
+      for (int64_t c = 0; c < kBlock; ++c) to[c] = from[-c * length_];
+    }
+  }
+}
+
+absl::Status DenseSpectra::FillByBands(const SpectrumRequest& request, Spectrum& spectrum,
+                                       const CancellationToken& cancellation) {
   const std::vector<double> norms = BlockFrobeniusNorms(matrix_, length_);
-  spectrum.entropies.assign(length_, 0.0);
-  std::vector<double> errors(length_, 0.0);
-  std::vector<int64_t> left;
+  // Both halves have blocks of 8, and no position may be left out in the middle.
+  const int64_t left = length_ / 2 / kBlock * kBlock + kBlock;
+  const int64_t right = (length_ - left) / kBlock * kBlock + kBlock;
+  ESS_RETURN_IF_ERROR(bands_.Compute(
+      {.matrix = {matrix_.data(), length_}, .length = length_, .end = left, .turned = false}, norms,
+      request, spectrum, cancellation));
+  TurnMatrix(right);
+  ESS_RETURN_IF_ERROR(bands_.Compute(
+      {.matrix = {turned_.data(), right}, .length = length_, .end = right, .turned = true}, norms,
+      request, spectrum, cancellation));
+  if (request.entropies) spectrum.entropy_errors = SpreadErrors(spectrum.entropy_errors);
+  return absl::OkStatus();
+}
+
+absl::Status DenseSpectra::FillBySvd(const SpectrumRequest& request, Spectrum& spectrum,
+                                     const CancellationToken& cancellation) const {
   for (int64_t i = 1; i < length_; ++i) {
-    if (norms[i] > 0) left.push_back(i);
+    ESS_RETURN_IF_ERROR(cancellation.Check());
+    ESS_ASSIGN_OR_RETURN(const std::vector<double> sigma, BlockSingularValues(matrix_, length_, i));
+    if (request.entropies) spectrum.entropies[i] = EntropyOf(sigma);
   }
-  for (int round = 0; round < kMaxScales && !left.empty(); ++round) {
-    double scale = 0;
-    for (const int64_t i : left) scale = std::max(scale, norms[i]);
-    std::vector<std::vector<double>> log_dets;
-    for (const double shift : kEntropyShiftAt) {
-      ESS_ASSIGN_OR_RETURN(log_dets.emplace_back(),
-                           tree_.LogDeterminants(shift * scale, cancellation));
-    }
-    std::vector<int64_t> next;
-    for (const int64_t i : left) {
-      if (norms[i] * 4 < scale) {
-        next.push_back(i);
-        continue;
-      }
-      std::array<double, kEntropyShifts> at_position;
-      for (int j = 0; j < kEntropyShifts; ++j) at_position[j] = log_dets[j][i];
-      const double square = norms[i] / scale * (norms[i] / scale);
-      const EntropyEstimate estimate =
-          EstimateEntropy(at_position, square, static_cast<double>(std::min(i, length_ - i)));
-      spectrum.entropies[i] = estimate.entropy;
-      errors[i] = estimate.error;
-    }
-    left = std::move(next);
-  }
-  for (const int64_t i : left) spectrum.entropies[i] = NAN;
-  spectrum.entropy_errors = SpreadErrors(errors);
   return absl::OkStatus();
 }
 
 absl::StatusOr<Spectrum> DenseSpectra::Compute(const SpectrumRequest& request,
                                                const CancellationToken& cancellation) {
-  ESS_RETURN_IF_ERROR(MaxSpectralNorm(cancellation).status());
   Spectrum spectrum;
   for (const double tau : request.tolerances) {
     ESS_ASSIGN_OR_RETURN(spectrum.tolerance_counts.emplace_back(),
                          CountAbove(tau / scale_, cancellation));
   }
-  if (request.entropies) ESS_RETURN_IF_ERROR(FillEntropies(cancellation, spectrum));
+  if (request.entropies) {
+    spectrum.entropies.assign(length_, 0.0);
+    spectrum.entropy_errors.assign(length_, 0.0);
+  }
   if (request.spectral_norms) spectrum.spectral_norms.assign(length_, NAN);
   for (size_t f = 0; f < request.fractions.size(); ++f) {
     spectrum.fraction_counts.push_back(
         {.counts = std::vector<int32_t>(length_, 0), .doubtful = std::vector<uint8_t>(length_, 1)});
+  }
+  if (request.entropies) {
+    ESS_RETURN_IF_ERROR(length_ < kSmallestBandLength
+                            ? FillBySvd(request, spectrum, cancellation)
+                            : FillByBands(request, spectrum, cancellation));
   }
   return spectrum;
 }

@@ -1,10 +1,13 @@
-// The dense routes: T as its matrix.
+// The dense routes: T as its matrix. Counts at a tolerance go by the inertia tree
+// (inertia_tree.h), the rest by windows on a band matrix (band_spectra.h).
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
+#include "server/linalg/band_spectra.h"
 #include "server/linalg/block_spectra.h"
 #include "server/linalg/inertia_tree.h"
 #include "server/linalg/symmetry.h"
@@ -14,8 +17,8 @@ namespace ess::linalg {
 // One operator at a time; scratch is kept from one to the next.
 class DenseSpectra final : public BlockSpectra {
  public:
-  // Takes the strictly lower triangle of T, row-major [length, length], finite. `matrix` stays as
-  // it is until the last call of another method. Errors: kCancelled, kDeadlineExceeded.
+  // Takes the strictly lower triangle of T, row-major [length, length], finite. Everything else is
+  // prepared when it is asked for. Errors: kCancelled, kDeadlineExceeded.
   absl::Status Load(std::span<const double> matrix, int64_t length, Symmetry symmetry,
                     const CancellationToken& cancellation);
 
@@ -27,14 +30,24 @@ class DenseSpectra final : public BlockSpectra {
   absl::StatusOr<std::vector<double>> SingularValues(int64_t position) override;
 
  private:
+  // The inertia tree, with the matrix loaded.
+  absl::StatusOr<InertiaTree*> Tree(const CancellationToken& cancellation);
   absl::StatusOr<PositionCounts> CountAbove(double tau, const CancellationToken& cancellation);
-  absl::Status FillEntropies(const CancellationToken& cancellation, Spectrum& spectrum);
+  // The part of `request` that band windows answer.
+  absl::Status FillByBands(const SpectrumRequest& request, Spectrum& spectrum,
+                           const CancellationToken& cancellation);
+  absl::Status FillBySvd(const SpectrumRequest& request, Spectrum& spectrum,
+                         const CancellationToken& cancellation) const;
+  void TurnMatrix(int64_t columns);
 
   int64_t length_ = 0;
-  double scale_ = 1;            // A power of two.
-  std::vector<double> matrix_;  // T / scale_; its largest entry is in [0.5, 1).
-  double max_norm_ = -1;        // Of matrix_; negative: not known yet.
+  double scale_ = 1;                     // A power of two.
+  std::vector<double> matrix_;           // T / scale_; its largest entry is in [0.5, 1).
+  std::optional<double> spectral_norm_;  // max_i sigma_1(H_i) of matrix_, once it is known.
+  bool tree_loaded_ = false;
   InertiaTree tree_;
+  BandSpectra bands_;
+  std::vector<double> turned_;  // The left half of matrix_ turned over its anti-diagonal.
 };
 
 }  // namespace ess::linalg

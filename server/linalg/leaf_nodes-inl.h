@@ -12,7 +12,7 @@
 #include <span>
 
 #include "hwy/highway.h"
-#include "server/linalg/tile_kernels-inl.h"
+#include "server/linalg/float64_vectors-inl.h"
 #include "server/linalg/tree_workspace.h"
 
 HWY_BEFORE_NAMESPACE();

@@ -118,7 +118,7 @@ absl::Status LocalMeasures::MeasureGroup(int64_t first, std::span<const int64_t>
   std::vector<std::array<double, kEntropyShifts>> log_dets(positions.size());
   for (int shift = 0; shift < kEntropyShifts; ++shift) {
     ESS_RETURN_IF_ERROR(cancellation.Check());
-    const double t = kEntropyShiftAt[shift] * (scale * unit);
+    const double t = kEntropyRule[shift].shift * (scale * unit);
     ESS_RETURN_IF_ERROR(window_.Run(t, PivotSum::kLogAbs, sums, cancellation).status());
     for (size_t k = 0; k < positions.size(); ++k) {
       log_dets[k][shift] = sums[positions[k] - first];

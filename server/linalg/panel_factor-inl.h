@@ -122,11 +122,12 @@ HWY_INLINE void FactorRows(const Panel& panel, int64_t row, int64_t finished, Pi
   const PivotBlock pivot = FactorPivotBlock(tile);
   result.pivot_sum += pivot.Sum(sum);
   result.singular_pivot |= pivot.singular;
-  SolveTile(0, lhs, above, pivot, tile,
+  SolveTile(0, lhs, above, pivot, tile, tile,
             panel.V(diagonal) + offset / kBlock * v_stride + row * kBlock, v_stride, diagonal_width,
             growth);
   for (int64_t strip = diagonal + 1; strip < panel.strips(); ++strip) {
-    SolveTile(depth, lhs, panel.U(strip) + finished * kStrip, pivot, panel.U(strip) + row * kStrip,
+    double* below = panel.U(strip) + row * kStrip;
+    SolveTile(depth, lhs, panel.U(strip) + finished * kStrip, pivot, below, below,
               panel.V(strip) + row * kBlock, v_stride, panel.WidthOf(strip), growth);
   }
 }

@@ -12,19 +12,14 @@
 
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
+#include "server/linalg/float64_vectors-inl.h"
 #include "server/linalg/tree_workspace.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace ess::linalg::HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
-
-using Float64 = hn::CappedTag<double, kBlock>;
-using Vec = hn::Vec<Float64>;
-inline constexpr int kLanes = static_cast<int>(hn::MaxLanes(Float64()));
 
 // Register tiles: with 32 registers of 8 lanes a whole tile of 8 x 24 stays in registers; with 16
 // registers, 4 rows of 3 vectors do, and 8 rows of 1 vector where all 8 rows are needed at once.
-inline constexpr bool kWideRegisters = kLanes == kBlock;
 inline constexpr int kProductRows = kWideRegisters ? 8 : 4;
 inline constexpr int kSolveVectors = kWideRegisters ? 3 : 1;
 
@@ -114,7 +109,11 @@ struct PivotBlock {
   bool singular = false;
 
   double Sum(PivotSum sum) const {
-    return sum == PivotSum::kLogAbs ? std::log(std::abs(product)) : static_cast<double>(negative);
+    if (sum == PivotSum::kNegative) return static_cast<double>(negative);
+    if (std::isnormal(product)) return std::log(std::abs(product));
+    double logarithm = 0;  // The product of 8 pivots left the range of numbers.
+    for (const double x : inverse) logarithm -= std::log(std::abs(x));
+    return logarithm;
   }
 };
 
@@ -147,13 +146,13 @@ inline HWY_NOINLINE PivotBlock FactorPivotBlock(const double* tile) {
   return pivot;
 }
 
-// Finishes 8 rows of U: subtracts the product with the rows above, solves with the pivot block,
-// stores U in place and V = D^-1 U in strips of 8 (`scaled`, `scaled_stride` apart), and keeps the
-// largest |U V| of each lane in `growth` [8].
+// Finishes 8 rows of U: subtracts from `source` (which may be `tile`) the product with the rows
+// above, solves with the pivot block, stores U in `tile` and V = D^-1 U in strips of 8 (`scaled`,
+// `scaled_stride` apart), and keeps the largest |U V| of each lane in `growth` [8].
 template <int kVectors>
 HWY_NOINLINE void SolveRegisterTile(int64_t depth, const double* lhs, const double* rhs,
-                                    const PivotBlock& pivot, double* tile, double* scaled,
-                                    int64_t scaled_stride, double* growth) {
+                                    const PivotBlock& pivot, const double* source, double* tile,
+                                    double* scaled, int64_t scaled_stride, double* growth) {
   const Float64 d;
   Vec rows[kBlock][kVectors];
   Accumulate<kBlock, kVectors, kBlock>(depth, lhs, rhs, rows);
@@ -161,7 +160,7 @@ HWY_NOINLINE void SolveRegisterTile(int64_t depth, const double* lhs, const doub
   for (int r = 0; r < kBlock; ++r) {
 #pragma GCC unroll 3
     for (int v = 0; v < kVectors; ++v) {
-      rows[r][v] = hn::Sub(hn::LoadU(d, tile + r * kStrip + v * kLanes), rows[r][v]);
+      rows[r][v] = hn::Sub(hn::LoadU(d, source + r * kStrip + v * kLanes), rows[r][v]);
     }
   }
 #pragma GCC unroll 8
@@ -194,16 +193,16 @@ HWY_NOINLINE void SolveRegisterTile(int64_t depth, const double* lhs, const doub
 
 // The same for `columns` (8, 16 or 24) columns.
 HWY_INLINE void SolveTile(int64_t depth, const double* lhs, const double* rhs,
-                          const PivotBlock& pivot, double* tile, double* scaled,
-                          int64_t scaled_stride, int64_t columns, double* growth) {
+                          const PivotBlock& pivot, const double* source, double* tile,
+                          double* scaled, int64_t scaled_stride, int64_t columns, double* growth) {
   if constexpr (kSolveVectors == 3) {
     const auto solve = columns == 24   ? SolveRegisterTile<3>
                        : columns == 16 ? SolveRegisterTile<2>
                                        : SolveRegisterTile<1>;
-    solve(depth, lhs, rhs, pivot, tile, scaled, scaled_stride, growth);
+    solve(depth, lhs, rhs, pivot, source, tile, scaled, scaled_stride, growth);
   } else {
     for (int64_t column = 0; column < columns; column += kLanes) {
-      SolveRegisterTile<1>(depth, lhs, rhs + column, pivot, tile + column,
+      SolveRegisterTile<1>(depth, lhs, rhs + column, pivot, source + column, tile + column,
                            scaled + column / kBlock * scaled_stride + column % kBlock,
                            scaled_stride, growth);
     }

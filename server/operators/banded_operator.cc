@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "server/base/log.h"
+#include "server/linalg/local_spectra.h"
 
 namespace ess::operators {
 
@@ -48,6 +49,16 @@ at::Tensor BandedOperator::Apply(const at::Tensor& u) const {
     y.slice(1, s + W).add_(sinks.slice(1, s + W).select(2, s).unsqueeze(2) * u.slice(1, s, s + 1));
   }
   return y;
+}
+
+absl::Status BandedOperator::CheckFinite() const {
+  return CheckAllFinite({{"band", &band_}, {"sinks", sinks_ ? &*sinks_ : nullptr}});
+}
+
+std::unique_ptr<linalg::BlockSpectra> BandedOperator::NativeSpectra(int64_t head) const {
+  const std::span<const double> sinks = sinks_ ? sinks_->Real(head) : std::span<const double>();
+  return std::make_unique<linalg::LocalSpectra>(band_.Real(head), length(), width(), sinks,
+                                                sink_count());
 }
 
 }  // namespace ess::operators

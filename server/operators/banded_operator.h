@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -36,6 +37,8 @@ class BandedOperator final : public SequenceOperator {
   double feature_epsilon() const override;
   // Cost: O(L^2), for the zeros.
   void DenseHead(int64_t head, std::span<double> out) const override;
+  absl::Status CheckFinite() const override;
+  std::unique_ptr<linalg::BlockSpectra> NativeSpectra(int64_t head) const override;
   // Cost: O(L (W + S) C) per head.
   at::Tensor Apply(const at::Tensor& u) const override;
 

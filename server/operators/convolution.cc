@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "server/base/log.h"
+#include "server/linalg/local_spectra.h"
+#include "server/linalg/short_convolution_spectra.h"
 
 namespace ess::operators {
 namespace {
@@ -81,6 +83,31 @@ at::Tensor Convolution::Apply(const at::Tensor& u) const {
     y.slice(1, lag).add_(tap * input.slice(1, 0, length_ - lag));
   }
   return gate_out_ ? y * gate_out_->AllHeads().unsqueeze(2) : y;
+}
+
+absl::Status Convolution::CheckFinite() const {
+  return CheckAllFinite({{"h", &h_},
+                         {"gate_out", gate_out_ ? &*gate_out_ : nullptr},
+                         {"gate_in", gate_in_ ? &*gate_in_ : nullptr}});
+}
+
+linalg::Symmetry Convolution::symmetry() const {
+  return toeplitz() ? linalg::Symmetry::kToeplitz : linalg::Symmetry::kNone;
+}
+
+std::span<const double> Convolution::InvariantHead(int64_t head) const {
+  return toeplitz() ? h_.Real(head) : std::span<const double>();
+}
+
+std::unique_ptr<linalg::BlockSpectra> Convolution::NativeSpectra(int64_t head) const {
+  const auto taps = h_.Real(head).first(std::max<int64_t>(taps_, 1));
+  if (toeplitz()) return std::make_unique<linalg::ShortConvolutionSpectra>(taps, length_);
+  const auto gate = [head](const std::optional<HeadArray>& values) {
+    return values ? values->Real(head) : std::span<const double>();
+  };
+  const std::vector<double> band =
+      linalg::GatedConvolutionBand(taps, length_, gate(gate_out_), gate(gate_in_));
+  return std::make_unique<linalg::LocalSpectra>(band, length_, std::ssize(taps));
 }
 
 }  // namespace ess::operators

@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -32,6 +33,10 @@ class Convolution final : public SequenceOperator {
   double feature_epsilon() const override;
   // Cost: O(L K).
   void DenseHead(int64_t head, std::span<double> out) const override;
+  absl::Status CheckFinite() const override;
+  linalg::Symmetry symmetry() const override;
+  std::span<const double> InvariantHead(int64_t head) const override;
+  std::unique_ptr<linalg::BlockSpectra> NativeSpectra(int64_t head) const override;
   // Cost: O(L K C) per head.
   at::Tensor Apply(const at::Tensor& u) const override;
 

@@ -59,4 +59,8 @@ at::Tensor DeltaRecurrence::Apply(const at::Tensor& u) const {
                           .output = [&](int64_t t) { return c_.At(t); }});
 }
 
+absl::Status DeltaRecurrence::CheckFinite() const {
+  return CheckAllFinite({{"alpha", &alpha_}, {"beta", &beta_}, {"k", &k_}, {"c", &c_}});
+}
+
 }  // namespace ess::operators

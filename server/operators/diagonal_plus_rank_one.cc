@@ -59,4 +59,8 @@ at::Tensor DiagonalPlusRankOne::Apply(const at::Tensor& u) const {
                           .output = [&](int64_t t) { return c_.At(t); }});
 }
 
+absl::Status DiagonalPlusRankOne::CheckFinite() const {
+  return CheckAllFinite({{"w", &w_}, {"p", &p_}, {"q", &q_}, {"k", &k_}, {"c", &c_}});
+}
+
 }  // namespace ess::operators

@@ -31,6 +31,7 @@ class DiagonalPlusRankOne final : public SequenceOperator {
   void DenseHead(int64_t head, std::span<double> out) const override;
   // Runs the recurrence: O(L N C) per head.
   at::Tensor Apply(const at::Tensor& u) const override;
+  absl::Status CheckFinite() const override;
 
   int64_t states() const { return k_.size(1); }  // N
   bool reads_before() const { return read_before_; }

@@ -81,4 +81,8 @@ void DiagonalRecurrence::FillLanes(int64_t channel, int64_t lanes, int64_t first
   }
 }
 
+absl::Status DiagonalRecurrence::CheckFinite() const {
+  return CheckAllFinite({{"a", &a_}, {"b", &b_}, {"c", &c_}});
+}
+
 }  // namespace ess::operators

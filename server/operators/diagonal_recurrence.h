@@ -40,6 +40,7 @@ class DiagonalRecurrence final : public SequenceOperator, public linalg::Channel
   void DenseHead(int64_t head, std::span<double> out) const override;
   // Runs the recurrence: O(L N C) per head.
   at::Tensor Apply(const at::Tensor& u) const override;
+  absl::Status CheckFinite() const override;
   const linalg::ChannelRecurrence* channel_recurrence() const override;
 
   bool complex() const { return dtype_ == at::ScalarType::ComplexDouble; }

@@ -46,4 +46,8 @@ at::Tensor GeneralRecurrence::Apply(const at::Tensor& u) const {
        .output = [&](int64_t t) { return c_.At(t); }});
 }
 
+absl::Status GeneralRecurrence::CheckFinite() const {
+  return CheckAllFinite({{"A", &A_}, {"b", &b_}, {"c", &c_}});
+}
+
 }  // namespace ess::operators

@@ -32,6 +32,7 @@ class GeneralRecurrence final : public SequenceOperator {
   void DenseHead(int64_t head, std::span<double> out) const override;
   // Runs the recurrence: O(L N^2 C) per head.
   at::Tensor Apply(const at::Tensor& u) const override;
+  absl::Status CheckFinite() const override;
 
   int64_t states() const { return b_.size(1); }  // N
   bool reads_before() const { return read_before_; }

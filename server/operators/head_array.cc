@@ -3,8 +3,12 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
+#include <string>
 
+#include "fmt/format.h"
 #include "server/base/log.h"
+#include "server/base/status_macros.h"
 #include "server/operators/feature_dtype.h"
 
 namespace ess::operators {
@@ -67,6 +71,33 @@ HeadArray::HeadArray(const HeadTensor& argument, const std::vector<int64_t>& bat
   std::vector<int64_t> shape = {row_numbers.numel()};
   shape.insert(shape.end(), own.begin(), own.end());
   values_ = tensor.resolve_conj().resolve_neg().to(at::kCPU, dtype).contiguous().view(shape);
+}
+
+absl::Status HeadArray::CheckFinite(std::string_view name) const {
+  const at::Tensor numbers = values_.is_complex() ? at::view_as_real(values_) : values_;
+  const double* begin = numbers.const_data_ptr<double>();
+  const double* end = begin + numbers.numel();
+  const double* bad = std::find_if_not(begin, end, [](double x) { return std::isfinite(x); });
+  if (bad == end) return absl::OkStatus();
+  int64_t entry = (bad - begin) / (values_.is_complex() ? 2 : 1);
+  const int64_t row = entry / (values_.numel() / values_.size(0));
+  std::string index;
+  for (int64_t axis = values_.dim() - 1; axis >= 1; --axis) {
+    const std::string number = std::to_string(entry % values_.size(axis));
+    index = index.empty() ? number : number + ", " + index;
+    entry /= values_.size(axis);
+  }
+  const int64_t head = std::find(rows_.begin(), rows_.end(), row) - rows_.begin();
+  return absl::InternalError(
+      fmt::format("operator of head {}: {}[{}] is {}", head, name, index, *bad));
+}
+
+absl::Status CheckAllFinite(std::initializer_list<NamedArray> arguments) {
+  for (const NamedArray& argument : arguments) {
+    if (argument.array == nullptr) continue;
+    ESS_RETURN_IF_ERROR(argument.array->CheckFinite(argument.name));
+  }
+  return absl::OkStatus();
 }
 
 template <typename Scalar>

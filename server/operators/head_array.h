@@ -8,7 +8,10 @@
 #include <initializer_list>
 #include <optional>
 #include <span>
+#include <string_view>
 #include <vector>
+
+#include "absl/status/status.h"
 
 namespace ess::operators {
 
@@ -41,6 +44,10 @@ class HeadArray {
   // Rounding of the dtype that the tensor had: FeatureEpsilon.
   double feature_epsilon() const { return feature_epsilon_; }
 
+  // kInternal, with `name`, the first head that has it and the entry among its own axes, if a value
+  // is not finite. Cost: one pass.
+  absl::Status CheckFinite(std::string_view name) const;
+
   // Own axes of one head, row-major. REQUIRES: the matching dtype, 0 <= head < head_count().
   std::span<const double> Real(int64_t head) const { return Head<double>(head); }
   std::span<const std::complex<double>> Complex(int64_t head) const {
@@ -63,5 +70,12 @@ class HeadArray {
   std::vector<int64_t> rows_;  // [H]: which row is this head's.
   double feature_epsilon_;
 };
+
+// CheckFinite of several arguments, each with its name; an absent one is null.
+struct NamedArray {
+  std::string_view name;
+  const HeadArray* array;
+};
+absl::Status CheckAllFinite(std::initializer_list<NamedArray> arguments);
 
 }  // namespace ess::operators

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "server/base/log.h"
+#include "server/linalg/exponentials.h"
 #include "server/operators/recurrence.h"
 
 namespace ess::operators {
@@ -61,7 +62,7 @@ void SelectiveScan::FillLanes(int64_t channel, int64_t lanes, int64_t first, int
   const int64_t N = states();
   const int64_t known_lanes = std::clamp<int64_t>(channels() - channel, 0, lanes);
   const int64_t known = std::clamp<int64_t>(length() - first, 0, count);
-  std::fill_n(a, count * N * lanes, 1.0);
+  std::fill_n(a, count * N * lanes, 0.0);  // exp(0) = 1.
   std::fill_n(b, count * N * lanes, 0.0);
   std::fill_n(c, count * N * lanes, 0.0);
   for (int64_t lane = 0; lane < known_lanes; ++lane) {
@@ -69,12 +70,20 @@ void SelectiveScan::FillLanes(int64_t channel, int64_t lanes, int64_t first, int
     const double* A = A_.Real(channel + lane).data();
     const double* B = B_.Real(channel + lane).data() + first * N;
     const double* C = C_.Real(channel + lane).data() + first * N;
-    for (int64_t x = 0; x < known * N; ++x) {  // Position x / N, state x % N.
-      a[x * lanes + lane] = std::exp(delta[x / N] * A[x % N]);
-      b[x * lanes + lane] = delta[x / N] * B[x];
-      c[x * lanes + lane] = C[x];
+    for (int64_t t = 0; t < known; ++t) {
+      for (int64_t n = 0; n < N; ++n) {
+        const int64_t x = (t * N + n) * lanes + lane;
+        a[x] = delta[t] * A[n];
+        b[x] = delta[t] * B[t * N + n];
+        c[x] = C[t * N + n];
+      }
     }
   }
+  linalg::ExponentiateInPlace({a, static_cast<size_t>(count * N * lanes)});
+}
+
+absl::Status SelectiveScan::CheckFinite() const {
+  return CheckAllFinite({{"delta", &delta_}, {"A", &A_}, {"B", &B_}, {"C", &C_}});
 }
 
 }  // namespace ess::operators

@@ -36,6 +36,7 @@ class SelectiveScan final : public SequenceOperator, public linalg::ChannelRecur
   void DenseHead(int64_t head, std::span<double> out) const override;
   // Runs the recurrence: O(L N C) per head.
   at::Tensor Apply(const at::Tensor& u) const override;
+  absl::Status CheckFinite() const override;
   const linalg::ChannelRecurrence* channel_recurrence() const override { return this; }
 
   const HeadArray& delta() const { return delta_; }  // [L]

@@ -8,6 +8,7 @@
 #include <span>
 #include <string_view>
 
+#include "absl/status/status.h"
 #include "server/linalg/block_spectra.h"
 #include "server/linalg/channel_recurrence.h"
 #include "server/linalg/symmetry.h"
@@ -47,6 +48,13 @@ class SequenceOperator {
 
   // What is known of the matrix of every head.
   virtual linalg::Symmetry symmetry() const { return linalg::Symmetry::kNone; }
+
+  // kInternal, with head and entry, when a factor that a native route reads is not finite.
+  virtual absl::Status CheckFinite() const { return absl::OkStatus(); }
+
+  // The numbers that make one head, when they do not depend on the model's input, as the taps of a
+  // filter without gates; else empty. Equal numbers of one class, equal operators.
+  virtual std::span<const double> InvariantHead(int64_t head) const { return {}; }
 
   // All heads as channels of one small diagonal recurrence; null for other classes and for states
   // too large for that route.

@@ -1,11 +1,11 @@
-"""Ranks of all Hankel blocks by tvsclib (https://github.com/MatthiasKi/tvsclib), if it is importable.
+"""Ranks of all Hankel blocks by tvsclib, if it is importable.
 
-tvsclib is a library for time-varying systems; it is no part of this repository. To run it, clone it
-beside, install numpy and scipy, and put its folder on PYTHONPATH. Without it, this says so and exits
-with 0.
+tvsclib (https://github.com/MatthiasKi/tvsclib) is a library for time-varying systems and no part of
+this repository. To run it, clone it beside, install numpy and scipy, and put its folder on
+PYTHONPATH. Without it, this says so and exits with 0.
 
     tvsclib_oracle.py [--lengths 256,512]   times its ranks of all blocks of random attention
-    tvsclib_oracle.py --table               prints the table of tests/server/linalg/tvsclib_oracle_test.cc
+    tvsclib_oracle.py --table               prints the numbers of tvsclib_oracle_test.cc
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def print_table() -> None:
             [[entry(i, j) if j < i else 0.0 for j in range(length)] for i in range(length)]
         )
         ones = [1] * length
-        # The state remembers every input; tvsclib reduces it to an ordered minimal realization, whose
-        # singular values are those of the Hankel blocks. No block is ever formed.
+        # The state remembers every input; tvsclib reduces it to an ordered minimal realization,
+        # whose singular values are those of the Hankel blocks. No block is ever formed.
         stages = [
             Stage(
                 np.vstack([np.eye(k), np.zeros((1, k))]),

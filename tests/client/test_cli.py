@@ -144,7 +144,7 @@ def test_operators_options_reach_the_declaration(
     )
     path = tmp_path / "gla.npz"
     factors = {name: np.ones((4, 3), np.float32) for name in "abc"}
-    np.savez(path, operator="DiagonalRecurrence", read="before", **factors)
+    np.savez(path, operator="DiagonalRecurrence", read=b"before", **factors)
 
     result = ess(
         *("operators", path, "--measure", "causal", "--positions", "1-3", "--horizon", "2"),

@@ -98,7 +98,7 @@ def read_operator(path: Path) -> classes.Operator:
             arrays = {name: file[name] for name in file.files}
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataLoss(f"{path.name} is no .npz file of plain arrays: {error}") from error
-    name = str(arrays.pop("operator", ""))
+    name = _text(arrays.pop("operator", np.array("")))
     operator = getattr(classes, name, None) if name in _NAMES else None
     if operator is None:
         raise InvalidArgument(
@@ -112,12 +112,17 @@ def read_operator(path: Path) -> classes.Operator:
         )
     arguments: dict[str, Any] = dict(arrays)
     if "read" in arguments:
-        arguments["read"] = str(arguments["read"])
+        arguments["read"] = _text(arguments["read"])
     try:
         made: classes.Operator = operator(**arguments)
     except TypeError as error:
         raise InvalidArgument(f"{path.name}: {name}: {error}") from None
     return made
+
+
+def _text(array: np.ndarray[Any, Any]) -> str:
+    """A 0-d array of characters or bytes."""
+    return array.item().decode() if array.dtype.kind == "S" else str(array)
 
 
 _NAMES = [operator.__name__ for operator in classes.Operator.__subclasses__()]

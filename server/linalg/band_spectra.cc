@@ -1,0 +1,145 @@
+#include "server/linalg/band_spectra.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "server/base/log.h"
+#include "server/base/status_macros.h"
+#include "server/linalg/band_elimination.h"
+#include "server/linalg/entropy_rule.h"
+
+namespace ess::linalg {
+namespace {
+
+// Squares of anything smaller, beside the largest norm of T, lose digits to underflow.
+constexpr double kSmallestNorm = 1e-120;
+// Positions with a smaller share of their window's largest norm are left out.
+constexpr double kSmallestShare = 1e-40;
+// A window is scaled when its largest norm is not within this factor of 1.
+constexpr double kHarmlessScale = 0x1p20;
+// Positions that share the shifts of an entropy have norms within this factor; beyond it the
+// rule's error grows (entropy_rule.h).
+constexpr double kScaleRatio = 4;
+static_assert(kScaleRatio <= kLargestScaleRatio);
+
+}  // namespace
+
+// The positions of one window whose answers are wanted.
+struct BandSpectra::WindowPositions {
+  struct Entry {
+    int64_t row;       // Within the window.
+    int64_t position;  // Of T.
+    double norm;       // ||H||_F in the window's units.
+  };
+  std::vector<Entry> entries;
+  std::vector<int64_t> too_small;  // Positions of T.
+  double unit = 1;
+  double floor_norm = 1;
+
+  WindowPositions(const BandHalf& half, int64_t first, int64_t width,
+                  std::span<const double> norms) {
+    double largest = 0;
+    const auto norm_at = [&](int64_t row) {
+      const int64_t position = half.PositionOf(first + row);
+      return position > 0 && position < half.length ? norms[position] : 0.0;
+    };
+    for (int64_t row = 0; row < width; ++row) largest = std::max(largest, norm_at(row));
+    if (largest == 0) return;
+    if (largest > kHarmlessScale || largest * kHarmlessScale < 1) {
+      unit = std::ldexp(1.0, -std::ilogb(largest));
+    }
+    floor_norm = unit * largest;
+    const double smallest = std::max(kSmallestNorm, kSmallestShare * largest);
+    for (int64_t row = 0; row < width; ++row) {
+      const double norm = norm_at(row);
+      if (norm == 0) continue;
+      const int64_t position = half.PositionOf(first + row);
+      if (norm < smallest) {
+        too_small.push_back(position);
+        continue;
+      }
+      entries.push_back({row, position, unit * norm});
+      floor_norm = std::min(floor_norm, unit * norm);
+    }
+  }
+};
+
+int64_t BandSpectra::WindowWidth(int64_t length) {
+  return std::clamp<int64_t>(length / 128 * 8, 16, 128);
+}
+
+absl::Status BandSpectra::FillEntropies(const WindowPositions& positions, const BandWindow& window,
+                                        Spectrum& spectrum, const CancellationToken& cancellation) {
+  std::vector<WindowPositions::Entry> entries = positions.entries;
+  std::stable_sort(entries.begin(), entries.end(),
+                   [](const auto& x, const auto& y) { return x.norm > y.norm; });
+  log_dets_.resize(kEntropyShifts * window.width);
+  for (size_t begin = 0; begin < entries.size();) {
+    const double scale = entries[begin].norm;
+    for (int shift = 0; shift < kEntropyShifts; ++shift) {
+      ESS_RETURN_IF_ERROR(WindowLogDeterminants(
+          window, scale * kEntropyRule[shift].shift,
+          std::span(log_dets_).subspan(shift * window.width, window.width), arena_, cancellation));
+    }
+    size_t end = begin;
+    for (; end < entries.size() && entries[end].norm * kScaleRatio >= scale; ++end) {
+      const auto& [row, position, norm] = entries[end];
+      std::array<double, kEntropyShifts> log_dets;
+      for (int shift = 0; shift < kEntropyShifts; ++shift) {
+        log_dets[shift] = log_dets_[shift * window.width + row];
+      }
+      const int64_t length = static_cast<int64_t>(spectrum.entropies.size());
+      const EntropyEstimate estimate =
+          EstimateEntropy(log_dets, norm / scale * (norm / scale),
+                          static_cast<double>(std::min(position, length - position)));
+      spectrum.entropies[position] = estimate.entropy;
+      spectrum.entropy_errors[position] = estimate.error;
+    }
+    begin = end;
+  }
+  for (const int64_t position : positions.too_small) {
+    spectrum.entropies[position] = std::numeric_limits<double>::quiet_NaN();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BandSpectra::Compute(const BandHalf& half, std::span<const double> norms,
+                                  const SpectrumRequest& request, Spectrum& spectrum,
+                                  const CancellationToken& cancellation) {
+  ESS_CHECK(half.end % kBlock == 0 && half.end <= half.length);
+  const int64_t widest = WindowWidth(half.length);
+  const int64_t stride = StrideFor(half.end);
+  gram_.assign(half.end * stride, 0.0);
+  const int64_t window_scratch =
+      ReduceWindowScratch(half.end, widest) + WindowEliminationScratch(half.end, widest);
+  const int64_t gram_scratch = StripCount(half.end) * kStrip * half.length;
+  arena_.Reserve(std::max(window_scratch, gram_scratch));
+  ESS_RETURN_IF_ERROR(AccumulateGram(half.matrix.Block(half.end, 0), half.length - half.end,
+                                     half.end, false, gram_.data(), stride, arena_, cancellation));
+  for (int64_t last = half.end; last > 0;) {
+    const int64_t first = std::max(last - widest, int64_t{0});
+    const WindowPositions positions(half, first, last - first, norms);
+    if (!positions.entries.empty()) {
+      const ArenaScope scope(arena_);
+      const BandSource source{.matrix = half.matrix,
+                              .gram = {gram_.data(), stride},
+                              .unit = positions.unit,
+                              .floor_norm = positions.floor_norm};
+      ESS_ASSIGN_OR_RETURN(const BandWindow window,
+                           ReduceWindow(source, first, last - first, arena_, cancellation));
+      if (request.entropies) {
+        ESS_RETURN_IF_ERROR(FillEntropies(positions, window, spectrum, cancellation));
+      }
+    }
+    if (first > 0) {
+      ESS_RETURN_IF_ERROR(AccumulateGram(half.matrix.Block(first, 0), last - first, first, true,
+                                         gram_.data(), stride, arena_, cancellation));
+    }
+    last = first;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace ess::linalg
