@@ -45,9 +45,9 @@ MatrixView InertiaTree::PaddedCopy(int64_t offset, int64_t width) {
 absl::Status InertiaTree::Place(int64_t offset, const CancellationToken& cancellation) {
   offset_ = offset;
   const int64_t width = Arena::Rounded(offset + length_);
-  problem_.root = {.width = width,
-                   .b = width == length_ ? MatrixView{source_.data(), length_}
-                                         : PaddedCopy(offset, width)};
+  problem_.root = {
+      .width = width,
+      .b = width == length_ ? MatrixView{source_.data(), length_} : PaddedCopy(offset, width)};
   arena_.Reserve(TreeScratch(problem_.root));
   if (width == kBlock) return absl::OkStatus();
 
@@ -62,8 +62,10 @@ absl::Status InertiaTree::Place(int64_t offset, const CancellationToken& cancell
 }
 
 absl::StatusOr<BlockCounts> InertiaTree::CountFromOffset(double tau, double spectral_norm,
+                                                         PositionRange positions,
                                                          const CancellationToken& cancellation) {
   std::vector<double> sums(problem_.root.width);
+  problem_.wanted = {offset_ + positions.begin, offset_ + std::min(positions.end, length_)};
   ESS_ASSIGN_OR_RETURN(BlockCounts result,
                        CountWithNudges(tau, spectral_norm, sums, [&](double nudged_tau) {
                          problem_.a_identity = problem_.c_identity = nudged_tau;
@@ -81,6 +83,7 @@ absl::StatusOr<std::vector<double>> InertiaTree::LogDeterminants(
   // From the first offset, whatever earlier calls have done: the same bits each time.
   if (offset_ != 0) ESS_RETURN_IF_ERROR(Place(0, cancellation));
   TreeProblem problem = problem_;
+  problem.wanted = {};
   problem.a_identity = t;
   problem.c_identity = -t;
   problem.sum = PivotSum::kLogAbs;
@@ -93,7 +96,8 @@ absl::StatusOr<std::vector<double>> InertiaTree::LogDeterminants(
 }
 
 absl::StatusOr<BlockCounts> InertiaTree::CountAbove(double tau, double spectral_norm,
-                                                    const CancellationToken& cancellation) {
+                                                    const CancellationToken& cancellation,
+                                                    PositionRange positions) {
   ESS_CHECK(length_ > 0 && tau > 0);
   BlockCounts best{.counts = std::vector<int32_t>(length_, 0), .uncertainty = 0};
   // |entries| <= 1, so no singular value is above L; a huge tau would only overflow.
@@ -102,7 +106,8 @@ absl::StatusOr<BlockCounts> InertiaTree::CountAbove(double tau, double spectral_
   for (const int64_t offset : kOffsets) {
     // From the first offset again each time: counts must not depend on earlier calls.
     if (offset != offset_) ESS_RETURN_IF_ERROR(Place(offset, cancellation));
-    ESS_ASSIGN_OR_RETURN(BlockCounts counts, CountFromOffset(tau, spectral_norm, cancellation));
+    ESS_ASSIGN_OR_RETURN(BlockCounts counts,
+                         CountFromOffset(tau, spectral_norm, positions, cancellation));
     if (counts.uncertainty < best.uncertainty) best = std::move(counts);
     if (best.uncertainty == 0) return best;
   }

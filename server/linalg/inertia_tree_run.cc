@@ -36,10 +36,18 @@ class TreeRun {
     }
     for (const bool second : {false, true}) {
       if (!meter_.status().ok()) return;
+      if (!IsWanted(node, second)) continue;
       const ArenaScope scope(arena_);
       const bool identity_pivot = (second ? node.c : node.a).is_identity();
       Visit(identity_pivot ? EliminateIdentity(node, second) : EliminatePanel(node, second));
     }
+  }
+
+  bool IsWanted(const TreeNode& node, bool second) const {
+    const int64_t middle = node.first_position + node.first_half();
+    return second ? problem_.wanted.end > middle &&
+                        problem_.wanted.begin < node.first_position + node.width
+                  : problem_.wanted.begin < middle && problem_.wanted.end > node.first_position;
   }
 
   // The half of the positions that a child keeps, before anything is subtracted.

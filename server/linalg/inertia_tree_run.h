@@ -20,8 +20,8 @@ int64_t TreeScratch(int64_t width);
 absl::Status ComputeRootGrams(const TreeNode& root, double* columns, double* rows, Arena& arena,
                               const CancellationToken& cancellation);
 
-// sums[i] = root.pivot_sum + the sum over the pivots of M_i, for each position i of the root,
-// counted from its first: how many are negative, or the logarithm of |det M_i|. REQUIRES:
+// sums[i] = root.pivot_sum + the sum over the pivots of M_i, for each wanted position i of the
+// root, counted from its first: how many are negative, or the logarithm of |det M_i|. REQUIRES:
 // sums.size() == problem.root.width.
 absl::StatusOr<TreeResult> RunTree(const TreeProblem& problem, std::span<double> sums, Arena& arena,
                                    const CancellationToken& cancellation);

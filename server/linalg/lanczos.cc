@@ -14,27 +14,13 @@ namespace {
 
 constexpr int kMaxSteps = 300;
 constexpr int kStepsBetweenChecks = 5;
-constexpr double kStandsStill = 1e-15;
+constexpr double kRounding = 1e-15;
 
-double Dot(std::span<const double> x, std::span<const double> y) {
-  double sum = 0;
-  for (size_t k = 0; k < x.size(); ++k) sum += x[k] * y[k];
-  return sum;
+void Scale(double factor, std::span<double> x) {
+  for (double& entry : x) entry *= factor;
 }
 
-void Normalize(std::vector<double>& x) {
-  const double norm = std::sqrt(Dot(x, x));
-  for (double& entry : x) entry /= norm;
-}
-
-void Orthogonalize(const std::vector<std::vector<double>>& basis, std::vector<double>& x) {
-  for (int pass = 0; pass < 2; ++pass) {
-    for (const std::vector<double>& direction : basis) {
-      const double share = Dot(direction, x);
-      for (size_t k = 0; k < x.size(); ++k) x[k] -= share * direction[k];
-    }
-  }
-}
+void Normalize(std::span<double> x) { Scale(1 / std::sqrt(Dot(x, x)), x); }
 
 std::vector<double> RandomUnitVector(int64_t size, uint64_t seed) {
   std::mt19937_64 generator(seed + 1);
@@ -52,63 +38,62 @@ std::vector<double> RandomUnitVector(int64_t size, uint64_t seed) {
 
 absl::StatusOr<TopSingularValue> LargestSingularValue(int64_t rows, int64_t columns,
                                                       GramFunction multiply, uint64_t seed,
+                                                      double accuracy,
                                                       const CancellationToken& cancellation) {
   ESS_CHECK(rows >= 1 && columns >= 1);
-  std::vector<std::vector<double>> basis = {RandomUnitVector(columns, seed)};
+  std::vector<double> basis = RandomUnitVector(columns, seed);  // [steps, columns]
+  std::vector<double> next(columns);
+  TopSingularValue top{.right = std::vector<double>(columns, 0.0),
+                       .left = std::vector<double>(rows)};
   Tridiagonal t;
   double eigenvalue = 0;
   for (int step = 0; step < kMaxSteps; ++step) {
     ESS_RETURN_IF_ERROR(cancellation.Check());
-    std::vector<double> next(columns);
-    std::vector<double> image(rows);
-    multiply(basis.back(), image, next);
-    t.diagonal.push_back(Dot(basis.back(), next));
+    const std::span<const double> last = std::span(basis).last(columns);
+    multiply(last, top.left, next);
+    t.diagonal.push_back(Dot(last, next));
     Orthogonalize(basis, next);
     const double coupling = std::sqrt(Dot(next, next));
     // The basis spans an invariant space: nothing is left to add.
     const double scale = *std::max_element(t.diagonal.begin(), t.diagonal.end());
-    const bool complete =
-        static_cast<int64_t>(basis.size()) == columns || coupling <= kStandsStill * scale;
+    const bool complete = step + 1 == columns || coupling <= kRounding * scale;
     if (complete || (step + 1) % kStepsBetweenChecks == 0) {
       const double before = eigenvalue;
       eigenvalue = t.LargestEigenvalue();
-      if (complete || eigenvalue <= before * (1 + kStandsStill)) break;
+      if (complete || eigenvalue <= before * (1 + accuracy)) break;
     }
     t.below.push_back(coupling);
-    for (double& entry : next) entry /= coupling;
-    basis.push_back(std::move(next));
+    Scale(1 / coupling, next);
+    basis.insert(basis.end(), next.begin(), next.end());
   }
   t.below.resize(t.diagonal.size() - 1);
   if (!(eigenvalue > 0)) eigenvalue = t.LargestEigenvalue();
 
   const std::vector<double> weights = t.TopEigenvector(eigenvalue);
-  TopSingularValue top{.sigma = 0, .right = std::vector<double>(columns, 0.0), .left = {}};
   for (size_t k = 0; k < weights.size(); ++k) {
-    for (int64_t c = 0; c < columns; ++c) top.right[c] += weights[k] * basis[k][c];
+    AddScaled(weights[k], std::span(basis).subspan(k * columns, columns), top.right);
   }
   Normalize(top.right);
-  top.left.resize(rows);
-  std::vector<double> unused(columns);
-  multiply(top.right, top.left, unused);
+  multiply(top.right, top.left, next);
   top.sigma = std::sqrt(Dot(top.left, top.left));
-  if (top.sigma > 0) {
-    for (double& entry : top.left) entry /= top.sigma;
-  }
+  if (top.sigma > 0) Scale(1 / top.sigma, top.left);
   return top;
 }
 
 absl::StatusOr<TopSingularValue> LargestSingularValue(std::span<const double> matrix,
                                                       int64_t length, int64_t position,
-                                                      uint64_t seed,
+                                                      uint64_t seed, double accuracy,
                                                       const CancellationToken& cancellation) {
   ESS_CHECK(position >= 1 && position < length);
   const BlockView block{.data = matrix.data() + position * length,
                         .stride = length,
                         .rows = length - position,
                         .columns = position};
-  const auto multiply = [&](std::span<const double> x, std::span<double> image,
-                            std::span<double> result) { GramProduct(block, x, image, result); };
-  return LargestSingularValue(block.rows, block.columns, multiply, seed, cancellation);
+  const auto multiply = [&block](std::span<const double> x, std::span<double> image,
+                                 std::span<double> result) {
+    GramProduct(block, x, image, result);
+  };
+  return LargestSingularValue(block.rows, block.columns, multiply, seed, accuracy, cancellation);
 }
 
 }  // namespace ess::linalg

@@ -68,7 +68,8 @@ absl::StatusOr<double> LocalSpectralNorm(const LocalMatrix& matrix, int64_t posi
   };
   ESS_ASSIGN_OR_RETURN(
       const TopSingularValue top,
-      LargestSingularValue(RowCount(matrix, position), columns, multiply, seed, cancellation));
+      LargestSingularValue(RowCount(matrix, position), columns, multiply, seed,
+                                            /*accuracy=*/1e-15, cancellation));
   return top.sigma;
 }
 

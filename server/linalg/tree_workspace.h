@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "absl/status/status.h"
 #include "server/base/cancellation.h"
@@ -115,8 +116,16 @@ enum class PivotSum {
   kLogAbs,    // log |pivot|: the logarithm of the determinant.
 };
 
+// Half-open.
+struct PositionRange {
+  int64_t begin = 0;
+  int64_t end = std::numeric_limits<int64_t>::max();
+};
+
 struct TreeProblem {
   TreeNode root;
+  // Positions that are asked for, counted as the root counts them: the tree goes nowhere else.
+  PositionRange wanted{};
   RootGrams grams{};
   // The multiples of the identity that an A or C without data stands for. Not 0.
   double a_identity = 0;

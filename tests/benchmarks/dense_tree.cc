@@ -21,7 +21,8 @@
 namespace ess::benchmarks {
 namespace {
 
-constexpr double kOperations = 0.54;  // Times L^3: what the tree of one tolerance cannot do without.
+constexpr double kOperations =
+    0.54;  // Times L^3: what the tree of one tolerance cannot do without.
 constexpr int64_t kThreadHeads = 32;
 
 struct Asked {
@@ -54,8 +55,7 @@ class EngineRun {
 
   void operator()() {
     const Measure measure{.kind = Measure::Kind::kTolerance, .value = kTolerance};
-    ValueOrExit(
-        engine_.Compute(op_, heads_, positions_, {&measure, 1}, {}, CancellationToken()));
+    ValueOrExit(engine_.Compute(op_, heads_, positions_, {&measure, 1}, {}, CancellationToken()));
   }
 
  private:

@@ -26,8 +26,7 @@ SvdRun RunSvd(std::span<const double> matrix, int64_t length, std::vector<int64_
       run.positions.size(),
       [&](int64_t k, int) {
         const linalg::SerialTorch serial;
-        run.sigma[k] =
-            ValueOrExit(linalg::BlockSingularValues(matrix, length, run.positions[k]));
+        run.sigma[k] = ValueOrExit(linalg::BlockSingularValues(matrix, length, run.positions[k]));
       },
       CancellationToken());
   ExitUnlessOk(status);
