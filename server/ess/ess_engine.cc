@@ -14,6 +14,7 @@
 #include "server/base/torch_status.h"
 #include "server/ess/channel_ess.h"
 #include "server/ess/head_ess.h"
+#include "server/ess/tensor_ess.h"
 #include "server/linalg/serial_torch.h"
 #include "server/operators/sequence_operator.h"
 
@@ -151,8 +152,21 @@ absl::StatusOr<OperatorEss> EssEngine::Compute(const operators::SequenceOperator
   for (const int64_t head : heads) ESS_CHECK(head >= 0 && head < op.head_count());
   for (const int64_t position : positions) ESS_CHECK(position >= 0 && position < op.length());
 
+  if (heads.empty()) return Join({}, measures, options);
+  OperatorShape shape = ShapeOf(op);
+  if (options_.tensors_on_cpu && op.dense_maps() != nullptr) shape.on_accelerator = true;
   // A cut block is no longer what the native routes are made for.
-  const Route route = options.horizon ? Route::kInertiaTree : ChooseRoute(ShapeOf(op));
+  const Route route = options.horizon ? Route::kInertiaTree : ChooseRoute(shape);
+  if (route == Route::kTensorTree) {
+    HeadWork scratch;
+    std::vector<HeadEss> results;
+    ESS_RETURN_IF_ERROR(CatchTorch("ESS of an operator", [&]() -> absl::Status {
+      ESS_ASSIGN_OR_RETURN(results, ComputeByTensors(op, heads, positions, measures, options,
+                                                     options_.tensor_bytes, scratch, cancellation));
+      return absl::OkStatus();
+    }));
+    return Join({&results, 1}, measures, options);
+  }
   if (route != Route::kInertiaTree) ESS_RETURN_IF_ERROR(op.CheckFinite());
   const std::vector<std::span<const int64_t>> tasks = TasksOf(heads, route);
   std::vector<ThreadWork> work(pool_.threads());

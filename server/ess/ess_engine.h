@@ -37,8 +37,16 @@ struct OperatorEss {
 // Thread-safe; calls share the worker pool, and take turns with it.
 class EssEngine {
  public:
+  struct Options {
+    // Device memory for the batches of dense operators on an accelerator.
+    int64_t tensor_bytes = int64_t{2} << 30;
+    // Takes that route on the CPU as well, where the host's is faster: for tests and benchmarks.
+    bool tensors_on_cpu = false;
+  };
+
   // `pool` outlives the engine.
-  explicit EssEngine(WorkerPool& pool) : pool_(pool) {}
+  explicit EssEngine(WorkerPool& pool) : EssEngine(pool, Options()) {}
+  EssEngine(WorkerPool& pool, const Options& options) : pool_(pool), options_(options) {}
 
   int threads() const { return pool_.threads(); }
 
@@ -66,6 +74,7 @@ class EssEngine {
   static constexpr int64_t kCacheBytes = int64_t{64} << 20;
 
   WorkerPool& pool_;
+  const Options options_;
   mutable EssCache cache_{kCacheBytes};
 };
 

@@ -38,7 +38,12 @@ constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
 // In order of preference. Break-evens: measured, docs/ess.md.
 constexpr std::array kNativeRoutes = {
     NativeRoute{"SelectiveScan", Route::kChannelWindows, 0, 1, 32},
+    NativeRoute{"SelectiveScan", Route::kStateWindows, 6, 1, kAny},
     NativeRoute{"DiagonalRecurrence", Route::kChannelWindows, 2, 4, 32},
+    NativeRoute{"DiagonalRecurrence", Route::kStateWindows, 6, 1, kAny},
+    NativeRoute{"DeltaRecurrence", Route::kStateWindows, 8, 1, kAny},
+    NativeRoute{"DiagonalPlusRankOne", Route::kStateWindows, 8, 1, kAny},
+    NativeRoute{"GeneralRecurrence", Route::kStateWindows, 8, 1, kAny},
     NativeRoute{"BandedOperator", Route::kLocalWindows, 2, 1, kAny},
     NativeRoute{"Convolution", Route::kLocalWindows, 2, 1, kAny},
 };
@@ -67,7 +72,8 @@ OperatorShape ShapeOf(const operators::SequenceOperator& op) {
           .head_count = op.head_count(),
           .length = op.length(),
           .state_size = op.state_size(),
-          .has_channels = op.channel_recurrence() != nullptr};
+          .has_channels = op.channel_recurrence() != nullptr,
+          .on_accelerator = op.dense_maps() != nullptr && !op.dense_maps()->is_cpu()};
 }
 
 Route ChooseRoute(const OperatorShape& shape) {

@@ -309,7 +309,7 @@ int64_t DescribeWindowScratch(int64_t padded_states, int64_t width) {
 absl::StatusOr<TreeResult> EliminateWindow(const RecurrentWindow& window, const WindowShift& shift,
                                            std::span<double> sums, Arena& arena,
                                            const CancellationToken& cancellation) {
-  const PositionRange& range = shift.range;
+  const WindowRange& range = shift.range;
   ESS_CHECK(0 <= range.first && range.first < range.last && range.last <= window.width);
   const ArenaScope scope(arena);
   WorkMeter meter(cancellation);

@@ -63,7 +63,7 @@ void DescribeWindow(TransitionKind kind, StateWindow& source, const SquareRootFa
 int64_t DescribeWindowScratch(int64_t padded_states, int64_t width);
 
 // Positions a + first <= i < a + last of a window.
-struct PositionRange {
+struct WindowRange {
   int64_t first = 0;
   int64_t last = 0;
 };
@@ -75,7 +75,7 @@ struct WindowShift {
   double shift = 0;
   int rescale = 0;
   PivotSum sum = PivotSum::kNegative;
-  PositionRange range;
+  WindowRange range;
 };
 
 // sums[i - a] [W]: over the pivots of the matrix above, including P of the common block and i - a

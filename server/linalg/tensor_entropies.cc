@@ -38,7 +38,7 @@ void Estimate(const ShiftSums& run, int64_t row, std::span<const double> norms, 
     std::array<double, kEntropyShifts> log_dets;
     for (int j = 0; j < kEntropyShifts; ++j) {
       log_dets[j] = run.Of(row, j)[i] -
-                    static_cast<double>(run.pivots) * std::log(kEntropyShiftAt[j] * work.scale);
+                    static_cast<double>(run.pivots) * std::log(kEntropyRule[j].shift * work.scale);
     }
     const double ratio = norms[i] / work.scale;
     const EntropyEstimate estimate =
@@ -72,7 +72,9 @@ absl::Status FillEntropies(const TensorChunk& chunk, std::span<const double> fro
     for (HeadInWork& work : open) {
       Rescale(norms_of(work.head), work);
       heads.push_back(work.head);
-      for (const double shift : kEntropyShiftAt) shifts.push_back(shift * work.scale);
+      for (int j = 0; j < kEntropyShifts; ++j) {
+        shifts.push_back(kEntropyRule[j].shift * work.scale);
+      }
     }
     ESS_ASSIGN_OR_RETURN(const ShiftSums run,
                          chunk.Select(heads).Run(shifts, PivotSum::kLogAbs, cancellation));

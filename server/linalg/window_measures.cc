@@ -31,9 +31,9 @@ struct CountBounds {
 };
 
 // Runs of positions with a tau, whose norms are within kLargestNormRatio of each other.
-std::vector<PositionRange> RangesOfSimilarNorm(const RecurrentWindow& window,
+std::vector<WindowRange> RangesOfSimilarNorm(const RecurrentWindow& window,
                                                std::span<const double> taus) {
-  std::vector<PositionRange> ranges;
+  std::vector<WindowRange> ranges;
   double smallest = 0;
   double largest = 0;
   for (int64_t i = 0; i < window.count; ++i) {
@@ -58,7 +58,7 @@ double GrowthLimit(double squared_ratio) { return 1e9 + 1e3 * squared_ratio; }
 }  // namespace
 
 absl::StatusOr<bool> CountAbove(const RecurrentWindow& window, double tau,
-                                const PositionRange& range, std::span<int32_t> counts, Arena& arena,
+                                const WindowRange& range, std::span<int32_t> counts, Arena& arena,
                                 const CancellationToken& cancellation) {
   ESS_CHECK(static_cast<int64_t>(counts.size()) == window.width);
   std::fill(counts.begin(), counts.end(), 0);
@@ -98,7 +98,7 @@ absl::Status CountAboveEach(const RecurrentWindow& window, std::span<const doubl
                             std::span<int32_t> counts, std::span<uint8_t> doubtful, Arena& arena,
                             const CancellationToken& cancellation) {
   std::vector<int32_t> at_tau(window.width);
-  for (const PositionRange& range : RangesOfSimilarNorm(window, taus)) {
+  for (const WindowRange& range : RangesOfSimilarNorm(window, taus)) {
     std::vector<int64_t> open;
     for (int64_t i = range.first; i < range.last; ++i) open.push_back(i);
     std::sort(open.begin(), open.end(), [&](int64_t x, int64_t y) { return taus[x] < taus[y]; });
@@ -148,7 +148,7 @@ absl::Status FillEntropies(const RecurrentWindow& window, int64_t length,
     int exponent = 0;
     const double scale = std::frexp(std::sqrt(largest), &exponent);
     for (int j = 0; j < kEntropyShifts; ++j) {
-      const double root = kEntropyShiftAt[j] * scale;
+      const double root = kEntropyRule[j].shift * scale;
       ESS_RETURN_IF_ERROR(EliminateWindow(window,
                                           {.shift = -root * root,
                                            .rescale = exponent,

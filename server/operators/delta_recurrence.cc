@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "server/base/log.h"
+#include "server/linalg/recurrent_spectra.h"
+#include "server/linalg/stepped_state_space.h"
 #include "server/operators/recurrence.h"
 
 namespace ess::operators {
@@ -61,6 +63,17 @@ at::Tensor DeltaRecurrence::Apply(const at::Tensor& u) const {
 
 absl::Status DeltaRecurrence::CheckFinite() const {
   return CheckAllFinite({{"alpha", &alpha_}, {"beta", &beta_}, {"k", &k_}, {"c", &c_}});
+}
+
+std::unique_ptr<linalg::BlockSpectra> DeltaRecurrence::NativeSpectra(int64_t head) const {
+  return std::make_unique<linalg::RecurrentSpectra>(std::make_unique<linalg::DeltaStateSpace>(
+      linalg::DeltaStateSpace::Factors{.length = length(),
+                                       .states = states(),
+                                       .reads_before = read_before_,
+                                       .alpha = alpha_.Real(head).data(),
+                                       .beta = beta_.Real(head).data(),
+                                       .k = k_.Real(head).data(),
+                                       .c = c_.Real(head).data()}));
 }
 
 }  // namespace ess::operators

@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "server/base/log.h"
+#include "server/linalg/recurrent_spectra.h"
+#include "server/linalg/stepped_state_space.h"
 #include "server/operators/recurrence.h"
 
 namespace ess::operators {
@@ -61,6 +63,19 @@ at::Tensor DiagonalPlusRankOne::Apply(const at::Tensor& u) const {
 
 absl::Status DiagonalPlusRankOne::CheckFinite() const {
   return CheckAllFinite({{"w", &w_}, {"p", &p_}, {"q", &q_}, {"k", &k_}, {"c", &c_}});
+}
+
+std::unique_ptr<linalg::BlockSpectra> DiagonalPlusRankOne::NativeSpectra(int64_t head) const {
+  return std::make_unique<linalg::RecurrentSpectra>(
+      std::make_unique<linalg::DiagonalPlusRankOneStateSpace>(
+          linalg::DiagonalPlusRankOneStateSpace::Factors{.length = length(),
+                                                         .states = states(),
+                                                         .reads_before = read_before_,
+                                                         .w = w_.Real(head).data(),
+                                                         .p = p_.Real(head).data(),
+                                                         .q = q_.Real(head).data(),
+                                                         .k = k_.Real(head).data(),
+                                                         .c = c_.Real(head).data()}));
 }
 
 }  // namespace ess::operators

@@ -3,6 +3,9 @@
 #include <ATen/ATen.h>
 
 #include "server/base/log.h"
+#include "server/linalg/diagonal_state_space.h"
+#include "server/linalg/recurrent_spectra.h"
+#include "server/linalg/stepped_state_space.h"
 #include "server/operators/recurrence.h"
 
 namespace ess::operators {
@@ -83,6 +86,28 @@ void DiagonalRecurrence::FillLanes(int64_t channel, int64_t lanes, int64_t first
 
 absl::Status DiagonalRecurrence::CheckFinite() const {
   return CheckAllFinite({{"a", &a_}, {"b", &b_}, {"c", &c_}});
+}
+
+std::unique_ptr<linalg::BlockSpectra> DiagonalRecurrence::NativeSpectra(int64_t head) const {
+  if (complex()) {
+    return std::make_unique<linalg::RecurrentSpectra>(
+        std::make_unique<linalg::ComplexDiagonalStateSpace>(
+            linalg::ComplexDiagonalStateSpace::Factors{.length = length(),
+                                                       .states = states() / 2,
+                                                       .scalar_gate = one_gate(),
+                                                       .reads_before = read_before_,
+                                                       .a = a_.Complex(head).data(),
+                                                       .b = b_.Complex(head).data(),
+                                                       .c = c_.Complex(head).data()}));
+  }
+  return std::make_unique<linalg::RecurrentSpectra>(std::make_unique<linalg::DiagonalStateSpace>(
+      linalg::DiagonalFactors{.length = length(),
+                              .states = states(),
+                              .scalar_gate = one_gate(),
+                              .reads_before = read_before_,
+                              .a = a_.Real(head).data(),
+                              .b = b_.Real(head).data(),
+                              .c = c_.Real(head).data()}));
 }
 
 }  // namespace ess::operators

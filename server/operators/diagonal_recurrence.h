@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -41,6 +42,7 @@ class DiagonalRecurrence final : public SequenceOperator, public linalg::Channel
   // Runs the recurrence: O(L N C) per head.
   at::Tensor Apply(const at::Tensor& u) const override;
   absl::Status CheckFinite() const override;
+  std::unique_ptr<linalg::BlockSpectra> NativeSpectra(int64_t head) const override;
   const linalg::ChannelRecurrence* channel_recurrence() const override;
 
   bool complex() const { return dtype_ == at::ScalarType::ComplexDouble; }

@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "server/base/log.h"
+#include "server/linalg/recurrent_spectra.h"
+#include "server/linalg/stepped_state_space.h"
 #include "server/operators/recurrence.h"
 
 namespace ess::operators {
@@ -48,6 +50,16 @@ at::Tensor GeneralRecurrence::Apply(const at::Tensor& u) const {
 
 absl::Status GeneralRecurrence::CheckFinite() const {
   return CheckAllFinite({{"A", &A_}, {"b", &b_}, {"c", &c_}});
+}
+
+std::unique_ptr<linalg::BlockSpectra> GeneralRecurrence::NativeSpectra(int64_t head) const {
+  return std::make_unique<linalg::RecurrentSpectra>(std::make_unique<linalg::GeneralStateSpace>(
+      linalg::GeneralStateSpace::Factors{.length = length(),
+                                         .states = states(),
+                                         .reads_before = read_before_,
+                                         .a = A_.Real(head).data(),
+                                         .b = b_.Real(head).data(),
+                                         .c = c_.Real(head).data()}));
 }
 
 }  // namespace ess::operators

@@ -7,6 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -33,6 +34,7 @@ class GeneralRecurrence final : public SequenceOperator {
   // Runs the recurrence: O(L N^2 C) per head.
   at::Tensor Apply(const at::Tensor& u) const override;
   absl::Status CheckFinite() const override;
+  std::unique_ptr<linalg::BlockSpectra> NativeSpectra(int64_t head) const override;
 
   int64_t states() const { return b_.size(1); }  // N
   bool reads_before() const { return read_before_; }

@@ -6,10 +6,44 @@
 #include <cmath>
 
 #include "server/base/log.h"
+#include "server/linalg/diagonal_state_space.h"
 #include "server/linalg/exponentials.h"
+#include "server/linalg/recurrent_spectra.h"
 #include "server/operators/recurrence.h"
 
 namespace ess::operators {
+namespace {
+
+// One channel with its gates made, for the routes that read single heads.
+class ChannelStateSpace final : public linalg::StateSpace {
+ public:
+  ChannelStateSpace(const linalg::ChannelRecurrence& scan, int64_t channel)
+      : a_(scan.length() * scan.states()),
+        b_(a_.size()),
+        c_(a_.size()),
+        space_({.length = scan.length(),
+                .states = scan.states(),
+                .reads_before = scan.reads_before(),
+                .a = a_.data(),
+                .b = b_.data(),
+                .c = c_.data()}) {
+    scan.FillLanes(channel, 1, 0, scan.length(), a_.data(), b_.data(), c_.data());
+  }
+  int64_t length() const override { return space_.length(); }
+  int64_t states() const override { return space_.states(); }
+  linalg::TransitionKind transition_kind() const override { return space_.transition_kind(); }
+  void FillWindow(int64_t first, int64_t width, linalg::StateWindow& window) const override {
+    space_.FillWindow(first, width, window);
+  }
+
+ private:
+  std::vector<double> a_;  // [L, N] each.
+  std::vector<double> b_;
+  std::vector<double> c_;
+  const linalg::DiagonalStateSpace space_;
+};
+
+}  // namespace
 
 SelectiveScan::SelectiveScan(const at::Tensor& delta, const at::Tensor& A, const at::Tensor& B,
                              const at::Tensor& C, bool read_before)
@@ -84,6 +118,11 @@ void SelectiveScan::FillLanes(int64_t channel, int64_t lanes, int64_t first, int
 
 absl::Status SelectiveScan::CheckFinite() const {
   return CheckAllFinite({{"delta", &delta_}, {"A", &A_}, {"B", &B_}, {"C", &C_}});
+}
+
+std::unique_ptr<linalg::BlockSpectra> SelectiveScan::NativeSpectra(int64_t head) const {
+  return std::make_unique<linalg::RecurrentSpectra>(
+      std::make_unique<ChannelStateSpace>(*this, head));
 }
 
 }  // namespace ess::operators

@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -37,6 +38,7 @@ class SelectiveScan final : public SequenceOperator, public linalg::ChannelRecur
   // Runs the recurrence: O(L N C) per head.
   at::Tensor Apply(const at::Tensor& u) const override;
   absl::Status CheckFinite() const override;
+  std::unique_ptr<linalg::BlockSpectra> NativeSpectra(int64_t head) const override;
   const linalg::ChannelRecurrence* channel_recurrence() const override { return this; }
 
   const HeadArray& delta() const { return delta_; }  // [L]

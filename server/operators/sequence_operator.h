@@ -49,6 +49,10 @@ class SequenceOperator {
   // What is known of the matrix of every head.
   virtual linalg::Symmetry symmetry() const { return linalg::Symmetry::kNone; }
 
+  // The matrices of all heads [H, L, L], on the device where the model made them; null for a class
+  // that keeps factors.
+  virtual const at::Tensor* dense_maps() const { return nullptr; }
+
   // kInternal, with head and entry, when a factor that a native route reads is not finite.
   virtual absl::Status CheckFinite() const { return absl::OkStatus(); }
 
