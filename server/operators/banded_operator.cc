@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "server/base/log.h"
 #include "server/linalg/local_spectra.h"
 

@@ -7,7 +7,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>

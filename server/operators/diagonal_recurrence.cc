@@ -2,6 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <complex>
+
 #include "server/base/log.h"
 #include "server/linalg/diagonal_state_space.h"
 #include "server/linalg/recurrent_spectra.h"
@@ -68,7 +71,7 @@ void DiagonalRecurrence::FillLanes(int64_t channel, int64_t lanes, int64_t first
   const int64_t N = states();
   const int64_t gates = a_.size(1);
   const int64_t known_lanes = std::clamp<int64_t>(head_count() - channel, 0, lanes);
-  const int64_t known = std::clamp<int64_t>(length() - first, 0, count) * N;
+  const int64_t known = std::clamp<int64_t>(length() - first, 0, count);
   std::fill_n(a, count * N * lanes, 1.0);
   std::fill_n(b, count * N * lanes, 0.0);
   std::fill_n(c, count * N * lanes, 0.0);
@@ -76,10 +79,13 @@ void DiagonalRecurrence::FillLanes(int64_t channel, int64_t lanes, int64_t first
     const double* gate = a_.Real(channel + lane).data() + first * gates;
     const double* in = b_.Real(channel + lane).data() + first * N;
     const double* out = c_.Real(channel + lane).data() + first * N;
-    for (int64_t x = 0; x < known; ++x) {  // Position x / N, state x % N.
-      a[x * lanes + lane] = gate[gates == 1 ? x / N : x];
-      b[x * lanes + lane] = in[x];
-      c[x * lanes + lane] = out[x];
+    for (int64_t t = 0; t < known; ++t) {
+      for (int64_t n = 0; n < N; ++n) {
+        const int64_t x = (t * N + n) * lanes + lane;
+        a[x] = gate[gates == 1 ? t : t * N + n];
+        b[x] = in[t * N + n];
+        c[x] = out[t * N + n];
+      }
     }
   }
 }

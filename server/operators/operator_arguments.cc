@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
 #include <set>
+#include <utility>
 
 #include "fmt/format.h"
 #include "fmt/ranges.h"

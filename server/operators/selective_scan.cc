@@ -69,7 +69,9 @@ void SelectiveScan::DenseHead(int64_t head, std::span<double> out) const {
   const double* A = A_.Real(head).data();
   const double* B = B_.Real(head).data();
   std::vector<double> gates(length() * N);
-  for (int64_t x = 0; x < length() * N; ++x) gates[x] = std::exp(delta[x / N] * A[x % N]);
+  for (int64_t t = 0; t < length(); ++t) {
+    for (int64_t n = 0; n < N; ++n) gates[t * N + n] = std::exp(delta[t] * A[n]);
+  }
   const auto advance = [&](int64_t t, StateColumns<double>& state) {
     for (int64_t n = 0; n < N; ++n) {
       for (double& value : state[n]) value *= gates[t * N + n];
