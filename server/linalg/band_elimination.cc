@@ -168,7 +168,10 @@ absl::StatusOr<TreeResult> CountWindow(const BandWindow& window, double tau, int
                               .sum = PivotSum::kNegative,
                               .begin = begin,
                               .end = end};
-  return Eliminate(shifted, counts.subspan(begin, end - begin), arena, cancellation);
+  ESS_ASSIGN_OR_RETURN(TreeResult result,
+                       Eliminate(shifted, counts.subspan(begin, end - begin), arena, cancellation));
+  result.growth *= tau;
+  return result;
 }
 
 absl::Status WindowLogDeterminants(const BandWindow& window, double t, std::span<double> log_dets,

@@ -19,7 +19,7 @@
 namespace ess::linalg {
 
 // counts[i] = #{sigma(H) > tau} of the window's position i, for i in [begin, end), multiples of 8.
-// `tau` is in the window's units. The growth is in units of tau, as that of RunTree is.
+// `tau` is in the window's units. The growth is that of a tree with tau I at its root.
 // Cost: 4 band width (width + ...) operations; with few positions about a third of that.
 absl::StatusOr<TreeResult> CountWindow(const BandWindow& window, double tau, int64_t begin,
                                        int64_t end, std::span<double> counts, Arena& arena,

@@ -7,7 +7,9 @@
 
 #include "server/base/log.h"
 #include "server/base/status_macros.h"
+#include "server/linalg/band_counts.h"
 #include "server/linalg/band_elimination.h"
+#include "server/linalg/band_norms.h"
 #include "server/linalg/entropy_rule.h"
 
 namespace ess::linalg {
@@ -24,6 +26,20 @@ constexpr double kHarmlessScale = 0x1p20;
 constexpr double kScaleRatio = 4;
 static_assert(kScaleRatio <= kLargestScaleRatio);
 
+void MarkDoubtful(int64_t position, PositionCounts& counts) {
+  if (counts.doubtful.empty()) counts.doubtful.resize(counts.counts.size(), 0);
+  counts.doubtful[position] = 1;
+}
+
+// Leaves everything at a position to the caller.
+void GiveUp(int64_t position, const SpectrumRequest& request, Spectrum& spectrum) {
+  constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+  if (request.entropies) spectrum.entropies[position] = kUnknown;
+  if (request.spectral_norms) spectrum.spectral_norms[position] = kUnknown;
+  for (PositionCounts& counts : spectrum.fraction_counts) MarkDoubtful(position, counts);
+  for (PositionCounts& counts : spectrum.tolerance_counts) MarkDoubtful(position, counts);
+}
+
 }  // namespace
 
 // The positions of one window whose answers are wanted.
@@ -36,7 +52,8 @@ struct BandSpectra::WindowPositions {
   std::vector<Entry> entries;
   std::vector<int64_t> too_small;  // Positions of T.
   double unit = 1;
-  double floor_norm = 1;
+  double largest_norm = 0;  // In the window's units, as the next one.
+  double floor_norm = 0;
 
   WindowPositions(const BandHalf& half, int64_t first, int64_t width,
                   std::span<const double> norms) {
@@ -50,7 +67,7 @@ struct BandSpectra::WindowPositions {
     if (largest > kHarmlessScale || largest * kHarmlessScale < 1) {
       unit = std::ldexp(1.0, -std::ilogb(largest));
     }
-    floor_norm = unit * largest;
+    largest_norm = floor_norm = unit * largest;
     const double smallest = std::max(kSmallestNorm, kSmallestShare * largest);
     for (int64_t row = 0; row < width; ++row) {
       const double norm = norm_at(row);
@@ -99,8 +116,72 @@ absl::Status BandSpectra::FillEntropies(const WindowPositions& positions, const 
     }
     begin = end;
   }
-  for (const int64_t position : positions.too_small) {
-    spectrum.entropies[position] = std::numeric_limits<double>::quiet_NaN();
+  return absl::OkStatus();
+}
+
+absl::Status BandSpectra::FillFractions(const WindowPositions& positions, const BandWindow& window,
+                                        const SpectrumRequest& request, Spectrum& spectrum,
+                                        const CancellationToken& cancellation) {
+  std::vector<uint8_t> wanted(window.width, 0);
+  for (const auto& entry : positions.entries) wanted[entry.row] = 1;
+  ESS_ASSIGN_OR_RETURN(const std::vector<double> sigma,
+                       WindowSpectralNorms(window, wanted, arena_, cancellation));
+  if (request.spectral_norms) {
+    for (const auto& entry : positions.entries) {
+      spectrum.spectral_norms[entry.position] = sigma[entry.row] / positions.unit;
+    }
+  }
+  for (size_t f = 0; f < request.fractions.size(); ++f) {
+    PositionCounts& answer = spectrum.fraction_counts[f];
+    std::vector<RowCount> rows;
+    std::vector<int64_t> places;
+    for (const auto& entry : positions.entries) {
+      const double tau = request.fractions[f] * sigma[entry.row];
+      if (tau > 0) {
+        rows.push_back({.row = entry.row, .tau = tau});
+        places.push_back(entry.position);
+      } else {
+        MarkDoubtful(entry.position, answer);
+      }
+    }
+    ESS_RETURN_IF_ERROR(CountEachRow(window, positions.largest_norm, rows, arena_, cancellation));
+    for (size_t r = 0; r < rows.size(); ++r) {
+      answer.counts[places[r]] = rows[r].count;
+      if (rows[r].doubtful) MarkDoubtful(places[r], answer);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BandSpectra::FillTolerances(const WindowPositions& positions, const BandWindow& window,
+                                         const SpectrumRequest& request, Spectrum& spectrum,
+                                         const CancellationToken& cancellation) {
+  for (size_t t = 0; t < request.tolerances.size(); ++t) {
+    const double tau = request.tolerances[t] * positions.unit;
+    if (tau >= positions.largest_norm) continue;  // No singular value is above it.
+    ESS_ASSIGN_OR_RETURN(const BlockCounts counts, CountRows(window, tau, positions.largest_norm, 0,
+                                                             window.width, arena_, cancellation));
+    PositionCounts& answer = spectrum.tolerance_counts[t];
+    for (const auto& entry : positions.entries) {
+      if (counts.uncertainty > 0) {
+        MarkDoubtful(entry.position, answer);
+      } else {
+        answer.counts[entry.position] = counts.counts[entry.row];
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BandSpectra::FillWindow(const WindowPositions& positions, const BandWindow& window,
+                                     const SpectrumRequest& request, Spectrum& spectrum,
+                                     const CancellationToken& cancellation) {
+  ESS_RETURN_IF_ERROR(FillTolerances(positions, window, request, spectrum, cancellation));
+  if (request.entropies) {
+    ESS_RETURN_IF_ERROR(FillEntropies(positions, window, spectrum, cancellation));
+  }
+  if (request.spectral_norms || !request.fractions.empty()) {
+    ESS_RETURN_IF_ERROR(FillFractions(positions, window, request, spectrum, cancellation));
   }
   return absl::OkStatus();
 }
@@ -129,10 +210,9 @@ absl::Status BandSpectra::Compute(const BandHalf& half, std::span<const double> 
                               .floor_norm = positions.floor_norm};
       ESS_ASSIGN_OR_RETURN(const BandWindow window,
                            ReduceWindow(source, first, last - first, arena_, cancellation));
-      if (request.entropies) {
-        ESS_RETURN_IF_ERROR(FillEntropies(positions, window, spectrum, cancellation));
-      }
+      ESS_RETURN_IF_ERROR(FillWindow(positions, window, request, spectrum, cancellation));
     }
+    for (const int64_t position : positions.too_small) GiveUp(position, request, spectrum);
     if (first > 0) {
       ESS_RETURN_IF_ERROR(AccumulateGram(half.matrix.Block(first, 0), last - first, first, true,
                                          gram_.data(), stride, arena_, cancellation));

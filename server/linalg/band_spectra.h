@@ -32,8 +32,9 @@ class BandSpectra {
   static int64_t WindowWidth(int64_t length);
 
   // Writes the answers of the half's positions into `spectrum`, whose arrays have their sizes
-  // already. `norms`: ||H_i||_F of T's positions [length], the largest about 1. Entropies are
-  // infinitely far off, NaN, where a position is too small beside its neighbours.
+  // already. `norms`: ||H_i||_F of T's positions [length]; T's largest entry is about 1. Where a
+  // position is too small beside its neighbours, or sigma_1 does not converge, numbers are NaN and
+  // counts doubtful.
   // Errors: kCancelled, kDeadlineExceeded.
   absl::Status Compute(const BandHalf& half, std::span<const double> norms,
                        const SpectrumRequest& request, Spectrum& spectrum,
@@ -42,8 +43,17 @@ class BandSpectra {
  private:
   struct WindowPositions;
 
+  absl::Status FillWindow(const WindowPositions& positions, const BandWindow& window,
+                          const SpectrumRequest& request, Spectrum& spectrum,
+                          const CancellationToken& cancellation);
   absl::Status FillEntropies(const WindowPositions& positions, const BandWindow& window,
                              Spectrum& spectrum, const CancellationToken& cancellation);
+  absl::Status FillFractions(const WindowPositions& positions, const BandWindow& window,
+                             const SpectrumRequest& request, Spectrum& spectrum,
+                             const CancellationToken& cancellation);
+  absl::Status FillTolerances(const WindowPositions& positions, const BandWindow& window,
+                              const SpectrumRequest& request, Spectrum& spectrum,
+                              const CancellationToken& cancellation);
 
   std::vector<double> gram_;
   std::vector<double> log_dets_;

@@ -14,6 +14,8 @@ namespace {
 
 // Shorter matrices have no room for windows, and an SVD of their blocks takes microseconds.
 constexpr int64_t kSmallestBandLength = 16;
+// Ties are not counted.
+constexpr double kTieGuard = 1e-11;
 
 // exp(-sum p ln p), p = sigma / sum sigma.
 double EntropyOf(std::span<const double> sigma) {
@@ -127,6 +129,12 @@ absl::Status DenseSpectra::FillBySvd(const SpectrumRequest& request, Spectrum& s
     ESS_RETURN_IF_ERROR(cancellation.Check());
     ESS_ASSIGN_OR_RETURN(const std::vector<double> sigma, BlockSingularValues(matrix_, length_, i));
     if (request.entropies) spectrum.entropies[i] = EntropyOf(sigma);
+    if (request.spectral_norms) spectrum.spectral_norms[i] = sigma[0];
+    for (size_t f = 0; f < request.fractions.size(); ++f) {
+      const double tau = request.fractions[f] * sigma[0] * (1 + kTieGuard);
+      spectrum.fraction_counts[f].counts[i] = static_cast<int32_t>(
+          std::count_if(sigma.begin(), sigma.end(), [tau](double s) { return s > tau; }));
+    }
   }
   return absl::OkStatus();
 }
@@ -142,15 +150,17 @@ absl::StatusOr<Spectrum> DenseSpectra::Compute(const SpectrumRequest& request,
     spectrum.entropies.assign(length_, 0.0);
     spectrum.entropy_errors.assign(length_, 0.0);
   }
-  if (request.spectral_norms) spectrum.spectral_norms.assign(length_, NAN);
+  if (request.spectral_norms) spectrum.spectral_norms.assign(length_, 0.0);
   for (size_t f = 0; f < request.fractions.size(); ++f) {
     spectrum.fraction_counts.push_back(
-        {.counts = std::vector<int32_t>(length_, 0), .doubtful = std::vector<uint8_t>(length_, 1)});
+        {.counts = std::vector<int32_t>(length_, 0), .doubtful = {}});
   }
-  if (request.entropies) {
-    ESS_RETURN_IF_ERROR(length_ < kSmallestBandLength
-                            ? FillBySvd(request, spectrum, cancellation)
-                            : FillByBands(request, spectrum, cancellation));
+  SpectrumRequest rest = request;
+  rest.tolerances.clear();
+  if (request.entropies || request.spectral_norms || !request.fractions.empty()) {
+    ESS_RETURN_IF_ERROR(length_ < kSmallestBandLength ? FillBySvd(request, spectrum, cancellation)
+                                                      : FillByBands(rest, spectrum, cancellation));
+    for (double& norm : spectrum.spectral_norms) norm *= scale_;
   }
   return spectrum;
 }
