@@ -37,8 +37,7 @@ HWY_INLINE void DecayOutputs(const DiagonalRows& rows, int64_t first, int64_t la
 // The triangle of T_x inside 8 rows from `first` on, and `aged` [8, P]: their inputs decayed to the
 // last of them.
 HWY_INLINE void FillDiagonalBlock(const DiagonalRows& rows, int64_t first, int64_t states,
-                                  bool reads_before, double* inside, int64_t stride,
-                                  double* aged) {
+                                  bool reads_before, double* inside, int64_t stride, double* aged) {
   const Float64 d;
   Vec sums[kBlock * (kBlock - 1) / 2];
   for (Vec& sum : sums) sum = hn::Zero(d);
@@ -77,9 +76,9 @@ void FillVectorGateOnTarget(const DiagonalRows& rows, int64_t width, int64_t sta
   DecayOutputs(rows, 0, width, states, reads_before, window.transition.data(),
                window.output.data());
   double* decay = window.scratch.Allocate(states);
-  double* outputs = window.scratch.Allocate(kBlock * states);  // [8, P]
-  double* aged = window.scratch.Allocate(kBlock * states);     // [8, P]
-  double* lhs = window.scratch.Allocate(kBlock * states);      // [P, 8]
+  double* outputs = window.scratch.Allocate(kBlock * states);                     // [8, P]
+  double* aged = window.scratch.Allocate(kBlock * states);                        // [8, P]
+  double* lhs = window.scratch.Allocate(kBlock * states);                         // [P, 8]
   double* inputs = window.scratch.Allocate(StripCount(width) * kStrip * states);  // [P, W]
   for (int64_t first = 0; first < width; first += kBlock) {
     DecayOutputs(rows, first, first + kBlock, states, reads_before, decay, outputs);
@@ -114,8 +113,8 @@ void FillVectorGateOnTarget(const DiagonalRows& rows, int64_t width, int64_t sta
 }
 
 // One gate for all states: T_x is c b^T times products of gates.
-void FillScalarGateOnTarget(const DiagonalRows& rows, int64_t width,
-                            int64_t states, bool reads_before, StateWindow& window) {
+void FillScalarGateOnTarget(const DiagonalRows& rows, int64_t width, int64_t states,
+                            bool reads_before, StateWindow& window) {
   const Float64 d;
   const ArenaScope scope(window.scratch);
   const int64_t size = StripCount(width) * kStrip * states;
@@ -174,12 +173,18 @@ namespace {
 HWY_EXPORT(FillVectorGateOnTarget);
 HWY_EXPORT(FillScalarGateOnTarget);
 
-// Rows [first, first + count) of a matrix with `columns` columns, into rows of `padded` numbers.
-void CopyRows(const double* from, int64_t first, int64_t count, int64_t columns, int64_t padded,
-              double* to) {
+// Rows [first, first + count) of a matrix of `columns` columns as [rows, padded], `fill` beyond
+// them: in place where nothing has to be added.
+const double* PaddedRows(const double* matrix, int64_t first, int64_t count, int64_t columns,
+                         int64_t rows, int64_t padded, double fill, Arena& arena) {
+  const double* from = matrix + first * columns;
+  if (count == rows && columns == padded) return from;
+  double* copy = arena.Allocate(rows * padded);
+  std::fill_n(copy, rows * padded, fill);
   for (int64_t row = 0; row < count; ++row) {
-    std::copy_n(from + (first + row) * columns, columns, to + row * padded);
+    std::copy_n(from + row * columns, columns, copy + row * padded);
   }
+  return copy;
 }
 
 }  // namespace
@@ -190,25 +195,23 @@ void DiagonalStateSpace::FillWindow(int64_t first, int64_t width, StateWindow& w
   const int64_t rows = RoundUpToBlock(width);
   const int64_t count = std::min(width, factors_.length - first);
   ESS_CHECK(first >= 0 && width >= 1 && count >= 1);
-  window.Reset(states, states, rows);
-  window.scratch.Reserve(3 * rows * states + rows + states + 3 * kBlock * states + rows * states +
-                         2 * StripCount(rows) * kStrip * states);
-  const ArenaScope scope(window.scratch);
-  double* a = window.scratch.Allocate(rows * states);
-  double* b = window.scratch.Allocate(rows * states);
-  double* c = window.scratch.Allocate(rows * states);
-  for (double* copy : {b, c}) std::fill_n(copy, rows * states, 0.0);
-  CopyRows(factors_.b, first, count, N, states, b);
-  CopyRows(factors_.c, first, count, N, states, c);
-  std::fill_n(a, rows * (factors_.scalar_gate ? 1 : states), 1.0);
+  window.Resize(states, states, rows);
+  Arena& arena = window.scratch;
+  arena.Reserve(3 * rows * states + rows + states + 3 * kBlock * states + rows * states +
+                2 * StripCount(rows) * kStrip * states);
+  const ArenaScope scope(arena);
+  const int64_t gates = factors_.scalar_gate ? 1 : N;
+  const int64_t padded_gates = factors_.scalar_gate ? 1 : states;
+  const DiagonalRows padded = {
+      .a = PaddedRows(factors_.a, first, count, gates, rows, padded_gates, 1, arena),
+      .b = PaddedRows(factors_.b, first, count, N, rows, states, 0, arena),
+      .c = PaddedRows(factors_.c, first, count, N, rows, states, 0, arena)};
   if (factors_.scalar_gate) {
-    CopyRows(factors_.a, first, count, 1, 1, a);
     HWY_DYNAMIC_DISPATCH(FillScalarGateOnTarget)
-    ({a, b, c}, rows, states, factors_.reads_before, window);
+    (padded, rows, states, factors_.reads_before, window);
   } else {
-    CopyRows(factors_.a, first, count, N, states, a);
     HWY_DYNAMIC_DISPATCH(FillVectorGateOnTarget)
-    ({a, b, c}, rows, states, factors_.reads_before, window);
+    (padded, rows, states, factors_.reads_before, window);
   }
   std::fill(window.transition.begin() + N, window.transition.end(), 0.0);
 }

@@ -36,31 +36,27 @@ std::vector<double> RandomUnitVector(int64_t size, uint64_t seed) {
 
 }  // namespace
 
-absl::StatusOr<TopSingularValue> LargestSingularValue(std::span<const double> matrix,
-                                                      int64_t length, int64_t position,
-                                                      uint64_t seed, double accuracy,
+absl::StatusOr<TopSingularValue> LargestSingularValue(int64_t rows, int64_t columns,
+                                                      GramFunction multiply, uint64_t seed,
+                                                      double accuracy,
                                                       const CancellationToken& cancellation) {
-  ESS_CHECK(position >= 1 && position < length);
-  const BlockView block{.data = matrix.data() + position * length,
-                        .stride = length,
-                        .rows = length - position,
-                        .columns = position};
-  std::vector<double> basis = RandomUnitVector(position, seed);  // [steps, i]
-  std::vector<double> next(position);
-  TopSingularValue top{.right = std::vector<double>(position, 0.0),
-                       .left = std::vector<double>(block.rows)};
+  ESS_CHECK(rows >= 1 && columns >= 1);
+  std::vector<double> basis = RandomUnitVector(columns, seed);  // [steps, columns]
+  std::vector<double> next(columns);
+  TopSingularValue top{.right = std::vector<double>(columns, 0.0),
+                       .left = std::vector<double>(rows)};
   Tridiagonal t;
   double eigenvalue = 0;
   for (int step = 0; step < kMaxSteps; ++step) {
     ESS_RETURN_IF_ERROR(cancellation.Check());
-    const std::span<const double> last = std::span(basis).last(position);
-    GramProduct(block, last, top.left, next);
+    const std::span<const double> last = std::span(basis).last(columns);
+    multiply(last, top.left, next);
     t.diagonal.push_back(Dot(last, next));
     Orthogonalize(basis, next);
     const double coupling = std::sqrt(Dot(next, next));
     // The basis spans an invariant space: nothing is left to add.
     const double scale = *std::max_element(t.diagonal.begin(), t.diagonal.end());
-    const bool complete = step + 1 == position || coupling <= kRounding * scale;
+    const bool complete = step + 1 == columns || coupling <= kRounding * scale;
     if (complete || (step + 1) % kStepsBetweenChecks == 0) {
       const double before = eigenvalue;
       eigenvalue = t.LargestEigenvalue();
@@ -75,13 +71,29 @@ absl::StatusOr<TopSingularValue> LargestSingularValue(std::span<const double> ma
 
   const std::vector<double> weights = t.TopEigenvector(eigenvalue);
   for (size_t k = 0; k < weights.size(); ++k) {
-    AddScaled(weights[k], std::span(basis).subspan(k * position, position), top.right);
+    AddScaled(weights[k], std::span(basis).subspan(k * columns, columns), top.right);
   }
   Normalize(top.right);
-  GramProduct(block, top.right, top.left, next);
+  multiply(top.right, top.left, next);
   top.sigma = std::sqrt(Dot(top.left, top.left));
   if (top.sigma > 0) Scale(1 / top.sigma, top.left);
   return top;
+}
+
+absl::StatusOr<TopSingularValue> LargestSingularValue(std::span<const double> matrix,
+                                                      int64_t length, int64_t position,
+                                                      uint64_t seed, double accuracy,
+                                                      const CancellationToken& cancellation) {
+  ESS_CHECK(position >= 1 && position < length);
+  const BlockView block{.data = matrix.data() + position * length,
+                        .stride = length,
+                        .rows = length - position,
+                        .columns = position};
+  const auto multiply = [&block](std::span<const double> x, std::span<double> image,
+                                 std::span<double> result) {
+    GramProduct(block, x, image, result);
+  };
+  return LargestSingularValue(block.rows, block.columns, multiply, seed, accuracy, cancellation);
 }
 
 }  // namespace ess::linalg

@@ -24,7 +24,7 @@ class LocalSpectra : public BlockSpectra {
                std::span<const double> sink_columns = {}, int64_t sinks = 0);
 
   int64_t length() const override { return matrix_.length(); }
-  // Cost: two sigma_1 of one position and two trees, typically.
+  // Cost: a few times sigma_1 of 8 positions and as many counts, typically.
   absl::StatusOr<double> MaxSpectralNorm(const CancellationToken& cancellation) override;
   // Cost, for each position, w = window, n = window + sinks: 1.6 w^2 + 3 w sinks operations for
   // each tolerance, 20 times that for entropies; n^3 for spectral norms, and n^3 / 3 for each

@@ -165,6 +165,21 @@ double SumOfSquares(std::span<const double> x) {
   return sum;
 }
 
+int64_t PanelSize(const LocalWindowParts& parts) {
+  return parts.pivot_part() + 2 * parts.side_part();
+}
+
+// Zeros from `begin` to `end`. Memory that is touched for the first time takes its time.
+absl::Status Clear(double* begin, double* end, WorkMeter& meter) {
+  constexpr int64_t kPart = 1 << 20;
+  while (begin < end) {
+    const int64_t count = std::min<int64_t>(kPart, end - begin);
+    if (!meter.Continue(count)) return meter.status();
+    begin = std::fill_n(begin, count, 0.0);
+  }
+  return absl::OkStatus();
+}
+
 // Doubles of scratch that MultiplyColumns needs, and MultiplyRows less.
 int64_t ProductScratch(int64_t width, int64_t sinks) {
   constexpr int64_t kLargestChunk = 32;
@@ -181,7 +196,7 @@ void LocalWindow::Allocate(int64_t first, int64_t width) {
   parts_.border = Arena::Rounded(std::clamp(first, int64_t{0}, matrix_.sinks()));
   const int64_t square = width * parts_.stride;
   const int64_t products = Arena::Rounded(matrix_.sinks()) * parts_.stride;
-  const int64_t panel = parts_.pivot_part() + 2 * parts_.side_part();
+  const int64_t panel = PanelSize(parts_);
 
   allocated_.reset();
   memory_.Reserve(6 * square + products + 3 * panel);
@@ -191,7 +206,6 @@ void LocalWindow::Allocate(int64_t first, int64_t width) {
   parts_.columns_gram = memory_.Allocate(square);
   parts_.sink_products = memory_.Allocate(products);
   parts_.panel = memory_.Allocate(panel);
-  std::fill_n(parts_.rows_gram, 3 * square + products + panel, 0.0);
   a_ = memory_.Allocate(square);
   b_ = memory_.Allocate(square);
   c_ = memory_.Allocate(square);
@@ -279,9 +293,11 @@ absl::Status LocalWindow::Load(int64_t first, int64_t width, double scale,
   ESS_CHECK(width >= matrix_.memory() || first + width >= matrix_.length());
   if (first == first_ && width == parts_.width && scale == scale_) return absl::OkStatus();
   scale_ = 0;
-  Allocate(first, width);
-  CopyInside(first, scale);
   WorkMeter meter(cancellation);
+  Allocate(first, width);
+  ESS_RETURN_IF_ERROR(Clear(parts_.rows_gram, parts_.panel + PanelSize(parts_), meter));
+  CopyInside(first, scale);
+  ESS_RETURN_IF_ERROR(cancellation.Check());
   if (parts_.has_columns_before) {
     HWY_DYNAMIC_DISPATCH(MultiplyRows)(matrix_, first, scale, parts_, scratch_, meter);
   }
@@ -318,6 +334,7 @@ absl::StatusOr<TreeResult> LocalWindow::Run(double tau, PivotSum sum, std::span<
     AddDiagonal(a_, stride, parts_.width, tau);
     problem.root.a = {a_, stride};
   }
+  ESS_RETURN_IF_ERROR(cancellation.Check());
   if (parts_.has_rows_after || parts_.border > 0) {
     HWY_DYNAMIC_DISPATCH(ScaleInto)(parts_.columns_gram, -1 / tau, square, c_);
     AddDiagonal(c_, stride, parts_.width, c_identity);

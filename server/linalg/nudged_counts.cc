@@ -8,9 +8,7 @@
 namespace ess::linalg {
 namespace {
 
-// Ties are not counted: tau is moved up, far beyond rounding and far below any meaning. When tau
-// makes a pivot block singular, signs are noise and only another tau helps: 1e-11, 8e-11, ...
-constexpr double kFirstNudge = 1e-11;
+// When tau makes a pivot block singular, signs are noise and only another tau helps.
 constexpr double kNudgeFactor = 8;
 constexpr int kMaxRuns = 6;
 // A larger one may pass a singular value that the tolerance is meant to be below.
@@ -20,21 +18,21 @@ constexpr double kHarmlessNudge = 1e-9;
 // of growth; beyond it a hundred times that is taken for the error.
 constexpr double kErrorOfGrowth = 1e-17;
 
-// Growth far above what the operator's own scale explains. In units of tau, normal growth is up to
-// (sigma_1 / tau)^2, the size of H^T H / tau; measured on random and degenerate operators.
+}  // namespace
+
+// In units of tau, normal growth is up to (sigma_1 / tau)^2, the size of H^T H / tau; measured on
+// random and degenerate operators.
 double GrowthLimit(double tau, double spectral_norm) {
   const double ratio = spectral_norm / tau;
   return tau * (1e9 + 1e3 * ratio * ratio);
 }
-
-}  // namespace
 
 absl::StatusOr<BlockCounts> CountWithNudges(
     double tau, double spectral_norm, std::span<const double> sums,
     absl::FunctionRef<absl::StatusOr<TreeResult>(double nudged_tau)> run) {
   BlockCounts best{.counts = {}, .uncertainty = std::numeric_limits<double>::infinity()};
   double previous_growth = std::numeric_limits<double>::infinity();
-  double nudge = kFirstNudge;
+  double nudge = kTieNudge;
   for (int attempt = 0; attempt < kMaxRuns; ++attempt, nudge *= kNudgeFactor) {
     ESS_ASSIGN_OR_RETURN(const TreeResult result, run(tau * (1 + nudge)));
     const bool stable = !result.singular_pivot && result.growth <= GrowthLimit(tau, spectral_norm);

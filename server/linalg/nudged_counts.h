@@ -21,6 +21,13 @@ struct BlockCounts {
   double uncertainty = 0;
 };
 
+// Ties are not counted: tau is moved up by this share, far beyond rounding and far below any
+// meaning.
+inline constexpr double kTieNudge = 1e-11;
+
+// Growth far above what the operator's own scale explains: the counts may be wrong.
+double GrowthLimit(double tau, double spectral_norm);
+
 // Runs an elimination at tau (1 + 1e-11), and where its growth is not what sigma_1 explains, at up
 // to 4e-7 above tau; the best of the runs. `run` fills `sums`, and its growth is in units of tau,
 // as that of RunTree is.

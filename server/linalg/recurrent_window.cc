@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "server/linalg/inertia_tree_run.h"
@@ -18,9 +19,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace ess::linalg::HWY_NAMESPACE {
 
-// Entries up to 2^kLargestExponent may be squared and summed, and down to its inverse the squares
-// keep all their digits.
-inline constexpr int kLargestExponent = 200;
+// The largest entry of a window stays within 2^kLargestExponent and its inverse, so that squares of
+// it and of entries far below it keep all their digits.
+inline constexpr int kLargestExponent = 30;
 
 // out = Phi M for M [P, P] in strips.
 HWY_INLINE void ApplyTransition(TransitionKind kind, const std::vector<double>& transition,
@@ -53,13 +54,29 @@ HWY_INLINE void ApplyTransition(TransitionKind kind, const std::vector<double>& 
   }
 }
 
-HWY_INLINE double LargestEntry(const double* entries, int64_t size, double largest) {
+// The largest magnitude of a matrix [rows, columns] in strips.
+HWY_INLINE double LargestInStrips(const double* strips, int64_t rows, int64_t columns) {
   const Float64 d;
-  Vec vector = hn::Set(d, largest);
-  for (int64_t k = 0; k < size; k += kLanes) {
-    vector = hn::Max(vector, hn::Abs(hn::LoadU(d, entries + k)));
+  Vec largest = hn::Zero(d);
+  for (int64_t column = 0; column < columns; column += kStrip) {
+    const int64_t width = std::min(kStrip, columns - column);
+    const double* entries = strips + column * rows;
+    for (int64_t row = 0; row < rows; ++row, entries += kStrip) {
+      for (int64_t c = 0; c < width; c += kLanes) {
+        largest = hn::Max(largest, hn::Abs(hn::LoadU(d, entries + c)));
+      }
+    }
   }
-  return hn::GetLane(hn::MaxOfLanes(d, vector));
+  return hn::GetLane(hn::MaxOfLanes(d, largest));
+}
+
+HWY_INLINE double LargestOf(const std::vector<double>& entries) {
+  const Float64 d;
+  Vec largest = hn::Zero(d);
+  for (size_t k = 0; k < entries.size(); k += kLanes) {
+    largest = hn::Max(largest, hn::Abs(hn::LoadU(d, entries.data() + k)));
+  }
+  return hn::GetLane(hn::MaxOfLanes(d, largest));
 }
 
 HWY_INLINE void Scale(double factor, int64_t size, const double* in, double* out) {
@@ -74,14 +91,22 @@ HWY_INLINE void Scale(double factor, int64_t size, const double* in, double* out
 HWY_INLINE void SquareColumns(const double* strips, int64_t rows, int64_t columns,
                               double* squares) {
   const Float64 d;
-  for (int64_t column = 0; column < columns; column += kLanes) {
-    const double* entries = strips + column / kStrip * kStrip * rows + column % kStrip;
-    Vec sum = hn::Zero(d);
-    for (int64_t row = 0; row < rows; ++row) {
-      const Vec x = hn::LoadU(d, entries + row * kStrip);
-      sum = hn::MulAdd(x, x, sum);
+  std::fill_n(squares, columns, 0.0);
+  for (int64_t column = 0; column < columns; column += kStrip) {
+    const int64_t width = std::min(kStrip, columns - column);
+    const double* entries = strips + column * rows;
+    double* sums = squares + column;
+    for (int64_t row = 0; row < rows; row += 4, entries += 4 * kStrip) {
+      for (int64_t c = 0; c < width; c += kLanes) {
+        const Vec x0 = hn::LoadU(d, entries + c);
+        const Vec x1 = hn::LoadU(d, entries + kStrip + c);
+        const Vec x2 = hn::LoadU(d, entries + 2 * kStrip + c);
+        const Vec x3 = hn::LoadU(d, entries + 3 * kStrip + c);
+        const Vec first = hn::MulAdd(x0, x0, hn::Mul(x1, x1));
+        const Vec second = hn::MulAdd(x2, x2, hn::Mul(x3, x3));
+        hn::StoreU(hn::Add(hn::LoadU(d, sums + c), hn::Add(first, second)), d, sums + c);
+      }
     }
-    hn::StoreU(sum, d, squares + column);
   }
 }
 
@@ -91,7 +116,7 @@ HWY_INLINE void AddInsideSquares(const std::vector<double>& inside, int64_t widt
   const Float64 d;
   std::fill_n(suffix, width, 0.0);
   for (int64_t i = width - 1; i > 0; --i) {
-    const double* row = inside.data() + i * StrideFor(width);
+    const double* row = inside.data() + i * width;
     Vec sum = hn::Zero(d);
     for (int64_t column = 0; column < i; column += kLanes) {
       const Vec x = hn::LoadU(d, row + column);
@@ -104,8 +129,7 @@ HWY_INLINE void AddInsideSquares(const std::vector<double>& inside, int64_t widt
   }
 }
 
-HWY_INLINE void FillNorms(const double* z, const double* y, RecurrentWindow& window,
-                          Arena& arena) {
+HWY_INLINE void FillNorms(const double* z, const double* y, RecurrentWindow& window, Arena& arena) {
   const ArenaScope scope(arena);
   const int64_t width = window.width;
   double* common = arena.Allocate(window.states);
@@ -127,9 +151,8 @@ HWY_INLINE void FillNorms(const double* z, const double* y, RecurrentWindow& win
       *std::max_element(window.squared_norms.begin(), window.squared_norms.end());
 }
 
-void DescribeWindowOnTarget(TransitionKind kind, const StateWindow& source,
-                            const SquareRootFactor& past, const SquareRootFactor& future,
-                            RecurrentWindow& window, Arena& arena) {
+void DescribeWindowOnTarget(TransitionKind kind, StateWindow& source, const SquareRootFactor& past,
+                            const SquareRootFactor& future, RecurrentWindow& window, Arena& arena) {
   const ArenaScope scope(arena);
   const int64_t states = window.states;
   const int64_t width = window.width;
@@ -156,22 +179,10 @@ void DescribeWindowOnTarget(TransitionKind kind, const StateWindow& source,
   PackTransposed({source.output.data(), states}, states, width, false, operand);
   MultiplyStrips(states, past_lower, states, operand, width, 1.0, {.lhs_lower = true}, outputs);
 
-  const int64_t stride = StrideFor(width);
-  window.inside.resize(width * stride);
-  double largest = 0;
-  for (int64_t row = 0; row < width; ++row) {
-    std::copy_n(source.inside.data() + row * width, width, window.inside.data() + row * stride);
-    largest = LargestEntry(window.inside.data() + row * stride, width, largest);
-  }
-  for (const auto& [strips, columns] : {std::pair{z, states}, {y, width}, {outputs, width}}) {
-    // The last strip may have columns that nobody wrote.
-    for (int64_t column = 0; column < columns; column += kBlock) {
-      for (int64_t row = 0; row < states; ++row) {
-        largest = LargestEntry(
-            strips + (column / kStrip * states + row) * kStrip + column % kStrip, kBlock, largest);
-      }
-    }
-  }
+  window.inside = std::move(source.inside);
+  const double largest =
+      std::max({LargestOf(window.inside), LargestInStrips(z, states, states),
+                LargestInStrips(y, states, width), LargestInStrips(outputs, states, width)});
   int exponent = 0;
   std::frexp(largest, &exponent);
   window.exponent = std::abs(exponent) > kLargestExponent ? exponent : 0;
@@ -182,14 +193,12 @@ void DescribeWindowOnTarget(TransitionKind kind, const StateWindow& source,
       Scale(factor, square, z, z);
       Scale(factor, side, y, y);
       Scale(factor, side, outputs, outputs);
-      for (int64_t row = 0; row < width; ++row) {
-        Scale(factor, width, window.inside.data() + row * stride,
-              window.inside.data() + row * stride);
-      }
+      Scale(factor, width * width, window.inside.data(), window.inside.data());
     }
   }
   MultiplyStrips(states, z, states, z, states, -1.0, {.upper_only = true}, gram);
   MultiplyStrips(states, z, states, y, width, -1.0, {}, couplings);
+  const int64_t stride = StrideFor(width);
   window.columns.resize(width * stride);
   const CancellationToken never;
   WorkMeter unlimited(never);
@@ -197,8 +206,16 @@ void DescribeWindowOnTarget(TransitionKind kind, const StateWindow& source,
   FillNorms(z, y, window, arena);
 }
 
+// Zeroes columns [first, last) of a matrix [rows, ...] in strips.
+HWY_INLINE void ClearColumns(int64_t first, int64_t last, int64_t rows, double* strips) {
+  for (int64_t column = first; column < last; ++column) {
+    double* entries = strips + column / kStrip * kStrip * rows + column % kStrip;
+    for (int64_t row = 0; row < rows; ++row) entries[row * kStrip] = 0;
+  }
+}
+
 // -G s^2 + shift I, X^T s and -Q s^2 as the rows of a panel.
-HWY_INLINE void FillPanel(const RecurrentWindow& window, double scale, double shift,
+HWY_INLINE void FillPanel(const RecurrentWindow& window, const WindowShift& shift, double scale,
                           const Panel& panel) {
   const int64_t states = window.states;
   const double square = scale * scale;
@@ -207,12 +224,16 @@ HWY_INLINE void FillPanel(const RecurrentWindow& window, double scale, double sh
     const int64_t rows = std::min(states, (strip + 1) * kStrip);
     Scale(square, rows * kStrip, window.common.data() + offset, panel.u + offset);
     for (int64_t state = strip * kStrip; state < rows; ++state) {
-      panel.u[offset + state * kStrip + state % kStrip] += shift;
+      panel.u[offset + state * kStrip + state % kStrip] += shift.shift;
     }
   }
   const int64_t side = panel.side_strips() * kStrip * states;
-  Scale(scale, side, window.outputs(), panel.U(panel.pivot_strips()));
-  Scale(square, side, window.couplings(), panel.U(panel.pivot_strips() + panel.side_strips()));
+  double* outputs = panel.U(panel.pivot_strips());
+  double* couplings = outputs + side;
+  Scale(scale, side, window.outputs(), outputs);
+  Scale(square, side, window.couplings(), couplings);
+  ClearColumns(0, shift.range.first, states, outputs);
+  ClearColumns(shift.range.last - 1, window.width, states, couplings);
 }
 
 // Makes `node` the window's root of the tree; its matrices stay in the arena.
@@ -228,14 +249,24 @@ TreeResult EliminateCommonOnTarget(const RecurrentWindow& window, const WindowSh
   Panel panel{.pivots = window.states, .columns = width, .u = nullptr, .v = nullptr};
   panel.u = arena.Allocate(panel.strips() * kStrip * panel.pivots);
   panel.v = arena.Allocate(panel.strips() * kStrip * panel.pivots);
-  FillPanel(window, scale, shift.shift, panel);
+  FillPanel(window, shift, scale, panel);
   HWY_ALIGN double growth[kBlock] = {};
   const PanelResult result = FactorPanel(panel, shift.sum, growth, meter);
 
   for (int64_t row = 0; row < width; ++row) {
     const int64_t size = row / kBlock * kBlock + kBlock;
-    Scale(scale, size, window.inside.data() + row * stride, b + row * stride);
-    Scale(scale * scale, size, window.columns.data() + row * stride, c + row * stride);
+    // Of the row's size, what belongs to positions that are wanted.
+    const int64_t columns = std::min(size, RoundUpToBlock(shift.range.last - 1));
+    std::fill_n(b + row * stride, size, 0.0);
+    std::fill_n(c + row * stride, size, 0.0);
+    if (row >= shift.range.first) {
+      Scale(scale, columns, window.inside.data() + row * width, b + row * stride);
+    }
+    if (row < shift.range.last - 1) {
+      Scale(scale * scale, columns, window.columns.data() + row * stride, c + row * stride);
+    }
+    for (int64_t column = shift.range.last - 1; column < size; ++column)
+      b[row * stride + column] = 0;
     c[row * stride + row] += shift.shift;
   }
   const int64_t side1 = panel.pivot_strips();
@@ -265,7 +296,7 @@ HWY_EXPORT(DescribeWindowOnTarget);
 HWY_EXPORT(EliminateCommonOnTarget);
 }  // namespace
 
-void DescribeWindow(TransitionKind kind, const StateWindow& source, const SquareRootFactor& past,
+void DescribeWindow(TransitionKind kind, StateWindow& source, const SquareRootFactor& past,
                     const SquareRootFactor& future, RecurrentWindow& window, Arena& arena) {
   HWY_DYNAMIC_DISPATCH(DescribeWindowOnTarget)(kind, source, past, future, window, arena);
 }
@@ -278,6 +309,8 @@ int64_t DescribeWindowScratch(int64_t padded_states, int64_t width) {
 absl::StatusOr<TreeResult> EliminateWindow(const RecurrentWindow& window, const WindowShift& shift,
                                            std::span<double> sums, Arena& arena,
                                            const CancellationToken& cancellation) {
+  const PositionRange& range = shift.range;
+  ESS_CHECK(0 <= range.first && range.first < range.last && range.last <= window.width);
   const ArenaScope scope(arena);
   WorkMeter meter(cancellation);
   TreeNode node;

@@ -40,7 +40,7 @@ struct RecurrentWindow {
   int exponent = 0;
   std::vector<double> common;   // -G [P, P], X^T [P, W], -Q [P, W], each in strips of 24.
   std::vector<double> columns;  // -R [W, StrideFor(W)], the lower triangle.
-  std::vector<double> inside;   // T_x [W, StrideFor(W)], strictly lower.
+  std::vector<double> inside;   // T_x [W, W], strictly lower.
   // ||H_i||_F^2 [W], a sum of squares: nothing cancels. 0 beyond `count`.
   std::vector<double> squared_norms;
   double largest_square = 0;  // Of squared_norms.
@@ -49,22 +49,38 @@ struct RecurrentWindow {
   const double* couplings() const { return outputs() + StripCount(width) * kStrip * states; }
 };
 
-// `past` is R_C at the start of the window, `future` is R_O at its end. Cost: about 3 P^3 + 5 P^2 W
-// operations.
-void DescribeWindow(TransitionKind kind, const StateWindow& source, const SquareRootFactor& past,
+// Whether H_i of position a + i is not so much smaller than other blocks of the window that its
+// squares vanish beside theirs; false for H_i = 0.
+inline bool HasFullPrecision(const RecurrentWindow& window, int64_t i) {
+  constexpr double kVanishingShare = 1e-140;
+  return window.squared_norms[i] > kVanishingShare * window.largest_square;
+}
+
+// `past` is R_C at the start of the window, `future` is R_O at its end; `source.inside` is moved
+// out. Cost: about 3 P^3 + 5 P^2 W operations.
+void DescribeWindow(TransitionKind kind, StateWindow& source, const SquareRootFactor& past,
                     const SquareRootFactor& future, RecurrentWindow& window, Arena& arena);
 int64_t DescribeWindowScratch(int64_t padded_states, int64_t width);
 
-// One elimination of a window: numbers are those of H_i / 2^exponent 2^-rescale.
+// Positions a + first <= i < a + last of a window.
+struct PositionRange {
+  int64_t first = 0;
+  int64_t last = 0;
+};
+
+// One elimination of a window at a range of positions: rows before the first and columns from the
+// last on, whose size may be out of all proportion, are left out. Numbers are those of
+// H_i / 2^exponent 2^-rescale.
 struct WindowShift {
   double shift = 0;
   int rescale = 0;
   PivotSum sum = PivotSum::kNegative;
+  PositionRange range;
 };
 
 // sums[i - a] [W]: over the pivots of the matrix above, including P of the common block and i - a
-// of the window's columns. Cost: about P^3 / 3 + 3 P^2 W + 2 P W^2 + W^3 / 2 operations.
-// Errors: kCancelled, kDeadlineExceeded.
+// of the window's columns; any number outside of the range. Cost: about P^3 / 3 + 3 P^2
+// W + 2 P W^2 + W^3 / 2 operations. Errors: kCancelled, kDeadlineExceeded.
 absl::StatusOr<TreeResult> EliminateWindow(const RecurrentWindow& window, const WindowShift& shift,
                                            std::span<double> sums, Arena& arena,
                                            const CancellationToken& cancellation);

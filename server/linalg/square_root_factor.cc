@@ -93,8 +93,8 @@ HWY_INLINE bool ChooseScales(const TriangularUpdate& update, double* scales) {
   for (int64_t column = 0; column < update.states; column += kLanes) {
     Vec largest = hn::Zero(d);
     for (int64_t row = 0; row < column + kLanes; ++row) {
-      largest = hn::Max(
-          largest, hn::Abs(hn::LoadU(d, update.factor + row * update.stride + column)));
+      largest =
+          hn::Max(largest, hn::Abs(hn::LoadU(d, update.factor + row * update.stride + column)));
     }
     const double* below = update.Below(column);
     for (int64_t row = 0; row < update.rows; ++row) {

@@ -17,11 +17,11 @@ constexpr int64_t RoundUpToBlock(int64_t count) { return (count + kBlock - 1) / 
 // Products only, never quotients: gates of 0 are legal. P is N and W is the width, each rounded up
 // to a multiple of 8; what is beyond N, beyond the width or beyond L is 0.
 struct StateWindow {
-  // Zeros of these sizes, keeping the memory.
-  void Reset(int64_t transition_size, int64_t padded_states, int64_t padded_width) {
-    transition.assign(transition_size, 0.0);
-    output.assign(padded_width * padded_states, 0.0);
-    input.assign(padded_states * padded_width, 0.0);
+  // Sets the sizes and zeroes `inside`; the other numbers are any.
+  void Resize(int64_t transition_size, int64_t padded_states, int64_t padded_width) {
+    transition.resize(transition_size);
+    output.resize(padded_width * padded_states);
+    input.resize(padded_states * padded_width);
     inside.assign(padded_width * padded_width, 0.0);
   }
 

@@ -34,10 +34,10 @@ HWY_INLINE void MultiplyStrips(int64_t depth, const double* lhs, int64_t rows, c
     for (int64_t row = 0; row < end; row += kBlock) {
       const int64_t first = std::min(
           depth, std::max(shape.lhs_lower ? row : 0, shape.rhs_lower ? column : int64_t{0}));
-      SubtractProduct<kStrip>(
-          depth - first, lhs + row / kStrip * kStrip * depth + first * kStrip + row % kStrip,
-          rhs + column * depth + first * kStrip, {}, out + column * rows + row * kStrip, kStrip,
-          width, -scale);
+      SubtractProduct<kStrip>(depth - first,
+                              lhs + row / kStrip * kStrip * depth + first * kStrip + row % kStrip,
+                              rhs + column * depth + first * kStrip, {},
+                              out + column * rows + row * kStrip, kStrip, width, -scale);
     }
   }
 }

@@ -36,14 +36,14 @@ struct TriangularUpdate {
 
 // Q^T = I - V T^T V^T for the 8 reflections of a panel, V having I on top of what is in `below`.
 struct ReflectionBlock {
-  double weight[kBlock];                             // The tau of each reflection; 0: none.
-  HWY_ALIGN double triangle[kBlock][kBlock] = {};    // T, upper.
+  double weight[kBlock];                           // The tau of each reflection; 0: none.
+  HWY_ALIGN double triangle[kBlock][kBlock] = {};  // T, upper.
 };
 
 // Reflects the columns of one panel: makes the 8 x 8 block of R at `column` triangular and leaves
 // the vectors in `panel` [rows / 8][column][8].
-HWY_NOINLINE void ReflectPanel(const TriangularUpdate& update, int64_t column,
-                               ReflectionBlock& block) {
+inline HWY_NOINLINE void ReflectPanel(const TriangularUpdate& update, int64_t column,
+                                      ReflectionBlock& block) {
   const Float64 d;
   const int64_t size = update.rows * kBlock;
   double* corner = update.factor + column * (update.stride + 1);
@@ -84,8 +84,7 @@ HWY_NOINLINE void ReflectPanel(const TriangularUpdate& update, int64_t column,
         const Vec x = hn::Mul(scales, hn::Load(d, at));
         hn::Store(x, d, at);
         for (int j = 1; j < later; ++j) {
-          hn::Store(hn::NegMulAdd(factors[j], x, hn::Load(d, at + j * kBlock)), d,
-                    at + j * kBlock);
+          hn::Store(hn::NegMulAdd(factors[j], x, hn::Load(d, at + j * kBlock)), d, at + j * kBlock);
         }
       }
     }
@@ -136,7 +135,7 @@ HWY_INLINE void ApplyReflections(const TriangularUpdate& update, const Reflectio
 
 // Cost: about 2 rows states^2 operations. Entries and their squares must neither overflow nor
 // matter when they underflow.
-HWY_NOINLINE void UpdateTriangle(const TriangularUpdate& update) {
+inline HWY_NOINLINE void UpdateTriangle(const TriangularUpdate& update) {
   for (int64_t pivot = 0; pivot < update.states; pivot += kBlock) {
     double* columns = update.Below(pivot);
     for (int64_t row = 0; row < update.rows; row += kBlock) {
