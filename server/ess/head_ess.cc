@@ -7,6 +7,7 @@
 
 #include "fmt/format.h"
 #include "server/base/status_macros.h"
+#include "server/linalg/matrix_scan.h"
 #include "server/linalg/reference_linalg.h"
 #include "server/operators/sequence_operator.h"
 
@@ -20,13 +21,12 @@ absl::Status LoadMatrix(const operators::SequenceOperator& op, int64_t head,
   const int64_t length = op.length();
   matrix.resize(length * length);
   op.DenseHead(head, matrix);
-  for (int64_t x = 0; x < length * length; ++x) {
-    if (std::isfinite(matrix[x])) [[likely]]
-      continue;
-    return absl::InternalError(fmt::format("operator of head {}: entry [{}, {}] is {}", head,
-                                           x / length, x % length, matrix[x]));
-  }
-  return absl::OkStatus();
+  if (linalg::AllFinite(matrix)) return absl::OkStatus();
+  const auto entry = std::find_if_not(matrix.begin(), matrix.end(),
+                                      [](double value) { return std::isfinite(value); });
+  const int64_t index = entry - matrix.begin();
+  return absl::InternalError(fmt::format("operator of head {}: entry [{}, {}] is {}", head,
+                                         index / length, index % length, *entry));
 }
 
 // The largest first singular value that `singular_values` gives, over all positions.
@@ -63,10 +63,7 @@ class HeadComputation {
                               std::span<const Measure> measures) {
     ESS_RETURN_IF_ERROR(Prepare());
     const auto block = [this](int64_t position) { return spectra_->SingularValues(position); };
-    const auto cut_block = [this](int64_t position) {
-      return linalg::BlockSingularValues(work_.matrix, op_.length(), position,
-                                         std::min(*options_.horizon, op_.length() - position));
-    };
+    const auto cut_block = [this](int64_t position) { return CutBlock(position); };
     absl::StatusOr<double> norm = spectra_->MaxSpectralNorm(cancellation_);
     if (norm.status().code() == absl::StatusCode::kAborted) {
       norm = LargestBySvd(op_.length(), block, cancellation_);
@@ -113,6 +110,17 @@ class HeadComputation {
     spectrum_ = spectra_->Compute(head.request(), cancellation_);
     const bool aborted = spectrum_.status().code() == absl::StatusCode::kAborted;
     return aborted ? absl::OkStatus() : spectrum_.status();
+  }
+
+  absl::StatusOr<std::vector<double>> CutBlock(int64_t position) const {
+    const int64_t rows = std::min(*options_.horizon, op_.length() - position);
+    ESS_ASSIGN_OR_RETURN(
+        std::vector<double> sigma,
+        linalg::BlockSingularValues(work_.matrix, op_.length(), position, rows));
+    if (native_ == nullptr) {
+      for (double& value : sigma) value *= work_.dense.scale();
+    }
+    return sigma;
   }
 
   absl::StatusOr<std::vector<int32_t>> CausalRanks() const {

@@ -7,6 +7,7 @@
 #include "server/base/status_macros.h"
 #include "server/linalg/block_norms.h"
 #include "server/linalg/entropy_rule.h"
+#include "server/linalg/matrix_scan.h"
 #include "server/linalg/reference_linalg.h"
 
 namespace ess::linalg {
@@ -30,28 +31,18 @@ double EntropyOf(std::span<const double> sigma) {
 
 }  // namespace
 
-absl::Status DenseSpectra::Load(std::span<const double> matrix, int64_t length, Symmetry,
+absl::Status DenseSpectra::Load(std::span<double> matrix, int64_t length, Symmetry,
                                 const CancellationToken& cancellation) {
   length_ = length;
+  matrix_ = matrix;
   spectral_norm_.reset();
   tree_loaded_ = false;
-  double largest = 0;
-  for (int64_t row = 1; row < length; ++row) {
-    for (int64_t column = 0; column < row; ++column) {
-      largest = std::max(largest, std::abs(matrix[row * length + column]));
-    }
-  }
-  ESS_RETURN_IF_ERROR(cancellation.Check());
   // A power of two rounds nothing; later squares can neither overflow nor vanish.
   int exponent = 0;
-  std::frexp(largest, &exponent);
+  std::frexp(LargestBelowDiagonal(matrix, length), &exponent);
   exponent = std::clamp(exponent, -1000, 1000);  // Keeps both powers finite.
   scale_ = std::ldexp(1.0, exponent);
-  const double inverse = std::ldexp(1.0, -exponent);
-  matrix_.assign(length * length, 0.0);
-  for (int64_t row = 1; row < length; ++row) {
-    for (int64_t x = row * length; x < row * length + row; ++x) matrix_[x] = inverse * matrix[x];
-  }
+  if (exponent != 0) ScaleBelowDiagonal(std::ldexp(1.0, -exponent), matrix, length);
   return cancellation.Check();
 }
 

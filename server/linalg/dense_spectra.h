@@ -17,10 +17,15 @@ namespace ess::linalg {
 // One operator at a time; scratch is kept from one to the next.
 class DenseSpectra final : public BlockSpectra {
  public:
-  // Takes the strictly lower triangle of T, row-major [length, length], finite. Everything else is
-  // prepared when it is asked for. Errors: kCancelled, kDeadlineExceeded.
-  absl::Status Load(std::span<const double> matrix, int64_t length, Symmetry symmetry,
+  // Takes the strictly lower triangle of T, row-major [length, length], finite, zeros above the
+  // diagonal, and divides it by scale() in place; `matrix` stays as it is until the last call of
+  // another method. The rest is prepared when it is asked for. Errors: kCancelled,
+  // kDeadlineExceeded.
+  absl::Status Load(std::span<double> matrix, int64_t length, Symmetry symmetry,
                     const CancellationToken& cancellation);
+
+  // A power of two.
+  double scale() const { return scale_; }
 
   int64_t length() const override { return length_; }
   absl::StatusOr<double> MaxSpectralNorm(const CancellationToken& cancellation) override;
@@ -41,8 +46,8 @@ class DenseSpectra final : public BlockSpectra {
   void TurnMatrix(int64_t columns);
 
   int64_t length_ = 0;
-  double scale_ = 1;                     // A power of two.
-  std::vector<double> matrix_;           // T / scale_; its largest entry is in [0.5, 1).
+  double scale_ = 1;
+  std::span<const double> matrix_;       // T / scale_; its largest entry is in [0.5, 1).
   std::optional<double> spectral_norm_;  // max_i sigma_1(H_i) of matrix_, once it is known.
   bool tree_loaded_ = false;
   InertiaTree tree_;
