@@ -119,8 +119,8 @@ struct Server::Parts {
                         .default_measures = kDefaultMeasures}},
             residency, control_queue, MakeServerInfo(config, device, kDefaultMeasures)) {}
 
-  const std::vector<Measure> kDefaultMeasures = {
-      {.kind = Measure::Kind::kTolerance, .value = 1e-3}, {.kind = Measure::Kind::kEntropy}};
+  const std::vector<Measure> kDefaultMeasures = {{.kind = Measure::Kind::kTolerance, .value = 1e-3},
+                                                 {.kind = Measure::Kind::kEntropy}};
   const std::string device;
   telemetry::Metrics metrics;
   std::unique_ptr<telemetry::ExpositionServer> exposition;

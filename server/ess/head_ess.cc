@@ -114,9 +114,8 @@ class HeadComputation {
 
   absl::StatusOr<std::vector<double>> CutBlock(int64_t position) const {
     const int64_t rows = std::min(*options_.horizon, op_.length() - position);
-    ESS_ASSIGN_OR_RETURN(
-        std::vector<double> sigma,
-        linalg::BlockSingularValues(work_.matrix, op_.length(), position, rows));
+    ESS_ASSIGN_OR_RETURN(std::vector<double> sigma,
+                         linalg::BlockSingularValues(work_.matrix, op_.length(), position, rows));
     if (native_ == nullptr) {
       for (double& value : sigma) value *= work_.dense.scale();
     }

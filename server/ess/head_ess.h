@@ -21,7 +21,8 @@ namespace ess {
 
 // One thread's scratch.
 struct HeadWork {
-  std::vector<double> matrix;  // T of one head, [L, L]; in units of dense.scale() once loaded there.
+  std::vector<double>
+      matrix;  // T of one head, [L, L]; in units of dense.scale() once loaded there.
   linalg::DenseSpectra dense;
 };
 

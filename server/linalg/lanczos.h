@@ -22,8 +22,9 @@ using GramFunction = absl::FunctionRef<void(std::span<const double> x, std::span
                                             std::span<double> result)>;
 
 // Lanczos on H^T H with full reorthogonalization, from a random vector of the given seed, until the
-// value rises by less than `accuracy` of itself in five steps. With 1e-15 that is sigma_1 unless the
-// start was almost orthogonal to its vector, which a count of singular values above it finds out.
+// value rises by less than `accuracy` of itself in five steps. With 1e-15 that is sigma_1 unless
+// the start was almost orthogonal to its vector, which a count of singular values above it finds
+// out.
 //
 // REQUIRES: rows, columns >= 1.
 // Errors: kCancelled, kDeadlineExceeded.

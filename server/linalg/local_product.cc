@@ -66,9 +66,8 @@ absl::StatusOr<double> LocalSpectralNorm(const LocalMatrix& matrix, int64_t posi
                             std::span<double> result) {
     LocalProduct(matrix, position, x, image, result);
   };
-  ESS_ASSIGN_OR_RETURN(
-      const TopSingularValue top,
-      LargestSingularValue(RowCount(matrix, position), columns, multiply, seed,
+  ESS_ASSIGN_OR_RETURN(const TopSingularValue top,
+                       LargestSingularValue(RowCount(matrix, position), columns, multiply, seed,
                                             /*accuracy=*/1e-15, cancellation));
   return top.sigma;
 }

@@ -32,7 +32,7 @@ struct CountBounds {
 
 // Runs of positions with a tau, whose norms are within kLargestNormRatio of each other.
 std::vector<WindowRange> RangesOfSimilarNorm(const RecurrentWindow& window,
-                                               std::span<const double> taus) {
+                                             std::span<const double> taus) {
   std::vector<WindowRange> ranges;
   double smallest = 0;
   double largest = 0;
@@ -57,8 +57,8 @@ double GrowthLimit(double squared_ratio) { return 1e9 + 1e3 * squared_ratio; }
 
 }  // namespace
 
-absl::StatusOr<bool> CountAbove(const RecurrentWindow& window, double tau,
-                                const WindowRange& range, std::span<int32_t> counts, Arena& arena,
+absl::StatusOr<bool> CountAbove(const RecurrentWindow& window, double tau, const WindowRange& range,
+                                std::span<int32_t> counts, Arena& arena,
                                 const CancellationToken& cancellation) {
   ESS_CHECK(static_cast<int64_t>(counts.size()) == window.width);
   std::fill(counts.begin(), counts.end(), 0);

@@ -15,8 +15,8 @@ namespace ess::linalg {
 // counts[i - a] = #{sigma(H_i) > tau (1 + 1e-11)} in the range, [W]. False where rounding errors
 // may have grown and moving tau up by at most 1e-9 relative did not help: then they may be wrong.
 // Errors: kCancelled, kDeadlineExceeded. Cost: one EliminateWindow, rarely a few.
-absl::StatusOr<bool> CountAbove(const RecurrentWindow& window, double tau,
-                                const WindowRange& range, std::span<int32_t> counts, Arena& arena,
+absl::StatusOr<bool> CountAbove(const RecurrentWindow& window, double tau, const WindowRange& range,
+                                std::span<int32_t> counts, Arena& arena,
                                 const CancellationToken& cancellation);
 
 // counts[i - a] = #{sigma(H_i) > taus[i - a] (1 + 1e-11)}, [W]; positions whose tau is NaN are left
