@@ -42,6 +42,10 @@ absl::StatusOr<double> LargestBySvd(
   return largest;
 }
 
+bool AllFinite(const std::vector<double>& values) {
+  return std::all_of(values.begin(), values.end(), [](double x) { return std::isfinite(x); });
+}
+
 bool HasHeadRelative(std::span<const Measure> measures) {
   return std::any_of(measures.begin(), measures.end(),
                      [](const Measure& m) { return m.kind == Kind::kHeadRelative; });
@@ -99,7 +103,12 @@ class HeadComputation {
       ESS_RETURN_IF_ERROR(LoadMatrix(op_, head_, work_.matrix));
       ESS_RETURN_IF_ERROR(cancellation_.Check());
     }
-    if (native_ != nullptr) return absl::OkStatus();
+    if (native_ != nullptr && AllFinite(native_->FrobeniusNorms())) return absl::OkStatus();
+    if (native_ != nullptr) {
+      // Products of the factors overflow. T has the entry to name; without one, T is the way.
+      native_.reset();
+      ESS_RETURN_IF_ERROR(LoadMatrix(op_, head_, work_.matrix));
+    }
     spectra_ = &work_.dense;
     return work_.dense.Load(work_.matrix, op_.length(), op_.symmetry(), cancellation_);
   }

@@ -8,6 +8,7 @@
 #include <random>
 #include <string>
 
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/base/worker_pool.h"
 #include "server/ess/ess_engine.h"
@@ -173,7 +174,9 @@ TEST_P(OperatorContractTest, FastCountsEqualTheReference) {
       const auto reference = ReferenceEss(DenseForm(*op, head), L, Range(L), measures, kNever);
       ASSERT_THAT(reference, IsOk());
       for (size_t m = 0; m < measures.size(); ++m) {
-        EXPECT_EQ(fast->routes[m], RouteName(ChooseRoute(ShapeOf(*op))));
+        // Some positions may be left to an SVD, never all of them.
+        EXPECT_THAT(fast->routes[m],
+                    ::testing::StartsWith(std::string(RouteName(ChooseRoute(ShapeOf(*op))))));
         const auto begin = fast->values[m].begin() + head * L;
         EXPECT_EQ(std::vector<float>(begin, begin + L), (*reference)[m])
             << "length " << L << " share " << measures[m].value;
