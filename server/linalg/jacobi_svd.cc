@@ -10,7 +10,6 @@ namespace ess::linalg {
 namespace {
 
 constexpr int kMaxSweeps = 60;
-constexpr double kOrthogonal = 1e-16;
 
 double Dot(const double* x, const double* y, int64_t size) {
   double sum = 0;
@@ -18,12 +17,13 @@ double Dot(const double* x, const double* y, int64_t size) {
   return sum;
 }
 
-// Rotates two columns until they are orthogonal; false if they were.
+// Rotates two columns until they are orthogonal; false if they were, as far as rounding can tell.
 bool Rotate(double* x, double* y, int64_t size) {
   const double xx = Dot(x, x, size);
   const double yy = Dot(y, y, size);
   const double xy = Dot(x, y, size);
-  if (!(std::abs(xy) > kOrthogonal * std::sqrt(xx) * std::sqrt(yy))) return false;
+  const double rounding = static_cast<double>(size) * 0x1p-52;
+  if (!(std::abs(xy) > rounding * std::sqrt(xx) * std::sqrt(yy))) return false;
   const double zeta = (yy - xx) / (2 * xy);
   const double tangent = std::copysign(1.0, zeta) / (std::abs(zeta) + std::hypot(1.0, zeta));
   const double cosine = 1 / std::hypot(1.0, tangent);

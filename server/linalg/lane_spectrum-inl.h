@@ -41,8 +41,11 @@ HWY_NOINLINE void CountSingularValues(int64_t size, const double* squares,
                                       const double* squared_norms, const double* thresholds,
                                       double* counts) {
   const Vec threshold = Entry(thresholds, 0);
-  const Vec norm = hn::Max(Entry(squared_norms, 0), Broadcast(kSmallestSquaredNorm));
-  const Vec square = hn::Div(hn::Mul(threshold, threshold), norm);
+  const Vec norm = Entry(squared_norms, 0);
+  // A zero matrix has no singular value above anything.
+  const Vec square =
+      hn::IfThenElse(hn::Gt(norm, Broadcast(kSmallestSquaredNorm)),
+                     hn::Div(hn::Mul(threshold, threshold), norm), Broadcast(kLargestShift));
   const Vec shift = hn::Min(hn::Max(square, Broadcast(kLeastShift)), Broadcast(kLargestShift));
   const Int64 di;
   auto changes = hn::Zero(di);
