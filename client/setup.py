@@ -83,7 +83,7 @@ setup(
         "pandas>=2.0",
         "xarray>=2023.6",
         "safetensors>=0.4",
-        "typer>=0.12",
+        "typer>=0.19",
         "rich>=13",
         "matplotlib>=3.7",
         "jinja2>=3.1",

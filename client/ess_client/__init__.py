@@ -30,6 +30,7 @@ from ess_client.errors import (
     Unimplemented,
     Unknown,
 )
+from ess_client.estimate import Estimate
 from ess_client.measures import Measure, canonical_measure, parse_measure
 from ess_client.models import LayerInfo, ModelInfo, ServerInfo, StateSize
 from ess_client.operators import (
@@ -61,6 +62,7 @@ __all__ = [
     "DiagonalPlusRankOne",
     "DiagonalRecurrence",
     "EssError",
+    "Estimate",
     "FailedPrecondition",
     "GeneralRecurrence",
     "Internal",

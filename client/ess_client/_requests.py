@@ -13,6 +13,10 @@ from ess_client.selection import IndexSpec, LayerSpec, Range, parse_indices, par
 
 MAX_MESSAGE_BYTES = 1 << 20
 PromptSpec = str | Mapping[str, Any]
+_REDUCTIONS = {
+    "heads": measures_pb2.REDUCTION_HEADS,
+    "positions": measures_pb2.REDUCTION_POSITIONS,
+}
 _DTYPES = {
     "float32": models_pb2.WEIGHT_DTYPE_FLOAT32,
     "as_stored": models_pb2.WEIGHT_DTYPE_AS_STORED,
@@ -38,6 +42,32 @@ def measure_from_message(message: measures_pb2.Measure) -> Measure:
     if kind == "singular_values":
         return Measure(kind, count=value)
     return Measure(kind, threshold=value) if isinstance(value, float) else Measure(kind)
+
+
+def options_message(
+    horizon: int | None, certify: bool, reduce: str | None
+) -> measures_pb2.MeasureOptions:
+    options = measures_pb2.MeasureOptions(certify=certify)
+    if horizon is not None:
+        options.horizon = _integer(horizon, "horizon", 1, 2**63 - 1)
+    if reduce is not None:
+        if reduce not in _REDUCTIONS:
+            raise InvalidArgument(f'reduce={reduce!r}; it is "heads" or "positions"')
+        options.reduction = _REDUCTIONS[reduce]
+    return options
+
+
+def options_from_message(message: measures_pb2.MeasureOptions) -> dict[str, Any]:
+    """horizon, certify and reduce as a caller writes them; what is not asked for is left out."""
+    options: dict[str, Any] = {}
+    if message.HasField("horizon"):
+        options["horizon"] = message.horizon
+    if message.certify:
+        options["certify"] = True
+    for name, value in _REDUCTIONS.items():
+        if message.reduction == value:
+            options["reduce"] = name
+    return options
 
 
 def index_message(spec: IndexSpec, field: str) -> measures_pb2.IndexSelection:

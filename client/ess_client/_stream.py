@@ -8,25 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ess_client._proto.ess.v1 import measures_pb2, profiler_pb2
-from ess_client._requests import measure_from_message, ranges_from_message
+from ess_client._requests import measure_from_message, options_from_message, ranges_from_message
 from ess_client.errors import Internal
 from ess_client.models import LayerInfo, layer_from_message
-from ess_client.profile import LayerResult, Profile, Prompt
+from ess_client.profile import LayerResult, Profile, Prompt, kept_axes
 from ess_client.selection import Range, indices_below
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a `progress` callback gets: finished (operator, prompt) pairs, and all of them."""
+    """What a `progress` callback gets: how much is done, of how much.
+
+    Of a profile: finished (operator, prompt) pairs. Of operators brought by the caller: values that
+    have come.
+    """
 
     done: int
     total: int
-    layer: str  # Name of the operator of the newest values; empty before the first.
+    layer: str  # Name of the operator of the newest values; empty before the first, and without.
 
 
 @dataclass
@@ -43,7 +48,8 @@ class _Layer:
 
     info: LayerInfo
     heads: npt.NDArray[np.int64]
-    arrays: list[npt.NDArray[np.float32]]  # [P, H, I] or [P, H, I, K]
+    arrays: list[npt.NDArray[np.float32]]  # [P, H, I] without a reduced axis, K last
+    certain: list[npt.NDArray[np.bool_]]  # The same; empty without certify.
     expected: npt.NDArray[np.int64]  # Elements, [measures, P]
     received: npt.NDArray[np.int64]  # The same.
     noise_floors: npt.NDArray[np.float32]  # [P * H]
@@ -66,6 +72,7 @@ class ProfileAssembler:
         self._layers: list[_Layer] = []
         self._positions = np.zeros(0, np.int64)
         self._counts = np.zeros(0, np.int64)  # Selected positions of each prompt.
+        self._options: dict[str, Any] = {}
         self._summary: profiler_pb2.ProfileSummary | None = None
         self._done = 0
 
@@ -75,6 +82,7 @@ class ProfileAssembler:
             raise Internal(f"the answer's message '{kind}' is out of place")
         if kind == "header":
             self._header = response.header
+            self._options = options_from_message(response.header.options)
         elif kind == "tokens":
             self._add_tokens(response.tokens)
         elif kind == "ess":
@@ -107,7 +115,7 @@ class ProfileAssembler:
             ),
             positions=self._positions.astype(np.int32),
             layers=tuple(self._layer_result(layer) for layer in self._layers),
-            options=_options(header.options),
+            options=self._options,
             versions={"server": header.server_version},
             stages={stage.stage: stage.seconds for stage in self._summary.stages},
             peak_host_bytes=self._summary.peak_host_bytes,
@@ -146,23 +154,39 @@ class ProfileAssembler:
 
     def _empty_layer(self, info: LayerInfo, heads: npt.NDArray[np.int64]) -> _Layer:
         assert self._header is not None
-        shape = (len(self._prompts), len(heads), len(self._positions))
         measures = [measure_from_message(m) for m in self._header.measures]
-        depths: list[tuple[int, ...]] = [() if m.count is None else (m.count,) for m in measures]
-        elements = [len(heads) * int(np.prod(depth)) for depth in depths]
-        expected = np.outer(elements, self._counts).astype(np.int64)
+        shapes = [
+            (len(self._prompts), *self._shape(len(heads), len(self._positions), m.count))
+            for m in measures
+        ]
+        expected = np.array(
+            [
+                [np.prod(self._shape(len(heads), int(n), m.count)) for n in self._counts]
+                for m in measures
+            ],
+            np.int64,
+        )
+        certify = "certify" in self._options
         return _Layer(
             info=info,
             heads=heads,
-            arrays=[np.full(shape + depth, np.nan, np.float32) for depth in depths],
+            arrays=[np.full(shape, np.nan, np.float32) for shape in shapes],
+            certain=[np.zeros(shape, bool) for shape in shapes] if certify else [],
             expected=expected,
             received=np.zeros_like(expected),
-            noise_floors=np.full(shape[0] * shape[1], np.nan, np.float32),
+            noise_floors=np.full(len(self._prompts) * len(heads), np.nan, np.float32),
             routes={},
             below_noise_floor={},
         )
 
+    def _shape(self, heads: int, positions: int, count: int | None) -> tuple[int, ...]:
+        """Of one prompt's values of one measure."""
+        sizes = {"head": heads, "position": positions}
+        axes = tuple(sizes[axis] for axis in kept_axes(self._options.get("reduce")))
+        return axes if count is None else (*axes, count)
+
     def _add_slice(self, piece: profiler_pb2.EssSlice) -> None:
+        assert self._header is not None
         where = f"slice of layer {piece.layer}, prompt {piece.prompt}, measure {piece.measure}"
         limits = (len(self._layers), len(self._prompts), len(self._layers[0].arrays))
         ordinals = (piece.layer, piece.prompt, piece.measure)
@@ -171,7 +195,8 @@ class ProfileAssembler:
         layer = self._layers[piece.layer]
         rows = layer.arrays[piece.measure][piece.prompt]
         received, expected = layer.received[:, piece.prompt], layer.expected[:, piece.prompt]
-        shape = (rows.shape[0], int(self._counts[piece.prompt]), *rows.shape[2:])
+        count = measure_from_message(self._header.measures[piece.measure]).count
+        shape = self._shape(len(layer.heads), int(self._counts[piece.prompt]), count)
         if tuple(piece.shape) != shape:
             raise Internal(f"{where}: shape {list(piece.shape)}, expected {list(shape)}")
         values = np.frombuffer(piece.values, "<f4")
@@ -183,6 +208,11 @@ class ProfileAssembler:
         if not np.isnan(rows[target]).all():
             raise Internal(f"{where}: elements from {first} on came twice")
         rows[target] = values
+        if layer.certain:
+            flags = np.frombuffer(piece.certain, np.uint8)
+            if flags.size != values.size:
+                raise Internal(f"{where}: {flags.size} flags for {values.size} values")
+            layer.certain[piece.measure][piece.prompt][target] = flags != 0
         received[piece.measure] += values.size
         if values.size and (received == expected).all():
             self._done += 1
@@ -227,6 +257,7 @@ class ProfileAssembler:
             noise_floors=layer.noise_floors.reshape(len(self._prompts), len(layer.heads)),
             routes=layer.routes,
             below_noise_floor=layer.below_noise_floor,
+            certain=dict(zip(names, layer.certain, strict=True)) if layer.certain else {},
         )
 
     def _report(self, layer: str) -> None:
@@ -241,12 +272,3 @@ def _chosen(
     """The header's indices. An empty one stands for all of what was requested."""
     ranges: list[Range] = ranges_from_message(answered if answered.ranges else requested)
     return indices_below(ranges, size)
-
-
-def _options(message: measures_pb2.MeasureOptions) -> dict[str, object]:
-    options: dict[str, object] = {}
-    if message.HasField("horizon"):
-        options["horizon"] = message.horizon
-    if message.certify:
-        options["certify"] = True
-    return options

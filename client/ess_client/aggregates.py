@@ -10,6 +10,10 @@ counts with the number of channels c that share its operator. NaN is "absent" an
 
 `by` keeps dimensions: those of layer, prompt, head, position that are named are not reduced. A kept
 head has its own channels as weight. All arithmetic is float64; the cost is one pass over the data.
+
+A profile that the server has reduced holds means: over its heads, which then count as one head with
+the channels of all, or over its positions from 1 on. Its aggregates are the same numbers, except
+for those that would need the dimension that is gone; they are refused.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ DIMS = ("layer", "prompt", "head", "position")
 
 
 def average(profile: Profile, by: Iterable[str] = ()) -> xr.DataArray:
-    kept = _kept_dims(by)
+    kept = _kept_dims(profile, by)
 
     def cell(ess: Array, channels: Array) -> tuple[Array, Array]:
         values, weights = _over_heads(_over_positions(ess, kept), channels, kept)
@@ -41,7 +45,7 @@ def average(profile: Profile, by: Iterable[str] = ()) -> xr.DataArray:
 
 
 def total(profile: Profile, by: Iterable[str] = ()) -> xr.DataArray:
-    kept = _kept_dims(by)
+    kept = _kept_dims(profile, by)
 
     def cell(ess: Array, channels: Array) -> tuple[Array, Array]:
         values, weights = _over_heads(_over_positions(ess, kept), channels, kept)
@@ -55,7 +59,7 @@ def total_by_position(
 ) -> xr.DataArray:
     if layers not in ("mean", "sum"):
         raise InvalidArgument(f'layers={layers!r}; it is "mean" or "sum"')
-    kept = _kept_dims(by) | {"position"}
+    kept = _kept_dims(profile, [*([by] if isinstance(by, str) else by), "position"])
     if layers == "mean" or "layer" in kept:
         return total(profile, kept).rename("total_by_position")
     by_layer = total(profile, kept | {"layer"} | {"prompt"})
@@ -65,9 +69,13 @@ def total_by_position(
 
 
 def utilization(profile: Profile, by: Iterable[str] = ("layer",)) -> xr.DataArray:
-    kept = _kept_dims(by)
+    kept = _kept_dims(profile, by)
 
     def cell(ess: Array, channels: Array, tss: Array) -> tuple[Array, Array]:
+        if profile.reduction == "positions":  # A mean stands for the sum over its positions.
+            counted = (tss >= 0).sum(1)
+            ess = ess * counted[:, None, None]
+            tss = np.where(tss >= 0, tss, 0).sum(1, keepdims=True)
         absent = np.isnan(ess)
         sums = []
         for values in (ess, np.broadcast_to(tss[:, None, :], ess.shape)):
@@ -85,11 +93,17 @@ def utilization(profile: Profile, by: Iterable[str] = ("layer",)) -> xr.DataArra
     return result
 
 
-def _kept_dims(by: Iterable[str]) -> frozenset[str]:
+def _kept_dims(profile: Profile, by: Iterable[str]) -> frozenset[str]:
     kept = frozenset([by] if isinstance(by, str) else by) - {"measure"}
     unknown = sorted(kept - set(DIMS))
     if unknown:
         raise InvalidArgument(f"by holds {unknown[0]!r}; the dimensions are {', '.join(DIMS)}")
+    gone = sorted(dim for dim in kept if f"{dim}s" == profile.reduction)
+    if gone:
+        raise InvalidArgument(
+            f"this needs every {gone[0]}, and the profile holds means over {profile.reduction} "
+            f'(reduce="{profile.reduction}"): profile again without reduce'
+        )
     return kept
 
 
@@ -147,7 +161,7 @@ def _reduce(
         row = index if "layer" in kept else 0
         column = np.searchsorted(heads, layer.heads) if "head" in kept else slice(None)
         for m, measure in enumerate(names):
-            parts = cell(*_layer_arrays(layer, measure, inner, with_tss))
+            parts = cell(*_layer_arrays(profile, layer, measure, inner, with_tss))
             for sums, part in zip((numerator, denominator), parts, strict=True):
                 added = part if "prompt" in kept else part.sum(0, keepdims=True)
                 sums[m, row][:, column] += added
@@ -165,9 +179,17 @@ def _reduce(
 
 
 def _layer_arrays(
-    layer: LayerResult, measure: str, inner: npt.NDArray[np.bool_], with_tss: bool
+    profile: Profile,
+    layer: LayerResult,
+    measure: str,
+    inner: npt.NDArray[np.bool_],
+    with_tss: bool,
 ) -> tuple[Array, ...]:
-    """ESS [P, H, I] and channels [H] (and TSS [P, I]) of the positions that count."""
-    ess = layer.ess[measure][..., inner].astype(np.float64)
+    """ESS [P, H, I] and channels [H] (and TSS [P, I]) of the positions that count. A reduced axis
+    has length 1."""
+    ess = layer.ess[measure].astype(np.float64)
     channels = layer.channels.astype(np.float64)
+    if profile.reduction == "heads":
+        ess, channels = ess[:, None, :], channels.sum(keepdims=True)
+    ess = ess[:, :, None] if profile.reduction == "positions" else ess[..., inner]
     return (ess, channels, layer.tss[:, inner].astype(np.float64)) if with_tss else (ess, channels)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 
 from ess_client import _requests
-from ess_client._operator_stream import OperatorsResult, operator_requests, operators_result
-from ess_client._proto.ess.v1 import measures_pb2, models_pb2, profiler_pb2_grpc, server_pb2
+from ess_client._operator_stream import OperatorsAssembler, OperatorsResult, operator_requests
+from ess_client._proto.ess.v1 import models_pb2, profiler_pb2_grpc, server_pb2
 from ess_client._stream import ProfileAssembler, Progress
 from ess_client.errors import InvalidArgument, error_from_rpc
+from ess_client.estimate import Estimate, estimate_from_message
 from ess_client.measures import parse_measures
 from ess_client.models import ModelInfo, ServerInfo, model_from_message, server_from_message
 from ess_client.operators import Operator
@@ -67,6 +68,7 @@ class Client:
         positions: IndexSpec = None,
         horizon: int | None = None,
         certify: bool = False,
+        reduce: Literal["heads", "positions"] | None = None,
         add_special_tokens: bool | None = None,
         timeout: float | None = None,
         progress: Callable[[Progress], None] | None = None,
@@ -79,7 +81,10 @@ class Client:
         measures: "tolerance:1e-3", "entropy", ...; None: the server's defaults.
         layers: model layer indices or operator names. heads, positions: model indices. Integers,
           lists, or strings of ranges and strides ("0,4-7", "0-511:8"); None: all.
-        horizon: cuts H_i to T[i:i+horizon, :i]. certify: uncertain counts are recomputed by SVD.
+        horizon: cuts H_i to T[i:i+horizon, :i]. certify: uncertain counts are recomputed by SVD,
+          and profile.certain says which values are certain.
+        reduce: the server sends means over "heads", weighted by their channels, or over "positions"
+          from 1 on; the profile then lacks that dimension.
         progress: called with a Progress whenever an operator is complete for a prompt.
 
         Raises InvalidArgument, NotFound, FailedPrecondition, ResourceExhausted, DeadlineExceeded,
@@ -94,7 +99,7 @@ class Client:
             layers,
             heads,
             positions,
-            _measure_options(horizon, certify),
+            _requests.options_message(horizon, certify, reduce),
             add_special_tokens,
         )
         assembler = ProfileAssembler(request, progress)
@@ -107,6 +112,43 @@ class Client:
                 call.cancel()  # Stops the server when we leave early; no effect on an ended call.
         return assembler.take()
 
+    def estimate(
+        self,
+        model: str,
+        prompts: str | Iterable[_requests.PromptSpec] | None = None,
+        *,
+        token_ids: Iterable[Iterable[int]] | None = None,
+        gaussian: Mapping[str, int] | None = None,
+        measures: str | Iterable[str] | None = None,
+        layers: LayerSpec = None,
+        heads: IndexSpec = None,
+        positions: IndexSpec = None,
+        horizon: int | None = None,
+        certify: bool = False,
+        reduce: Literal["heads", "positions"] | None = None,
+        add_special_tokens: bool | None = None,
+        timeout: float | None = None,
+    ) -> Estimate:
+        """What `profile` with these arguments would cost. It is checked as `profile` checks it, and
+        not run; a cold model is loaded, since its layers decide."""
+        request = _requests.profile_request(
+            model,
+            prompts,
+            token_ids,
+            gaussian,
+            parse_measures(measures),
+            layers,
+            heads,
+            positions,
+            _requests.options_message(horizon, certify, reduce),
+            add_special_tokens,
+        )
+        with self._errors():
+            response = self._stub.EstimateProfile(
+                request, timeout=self._seconds(timeout, WORK_SECONDS)
+            )
+        return estimate_from_message(response)
+
     def profile_operators(
         self,
         operator: Operator,
@@ -115,20 +157,33 @@ class Client:
         positions: IndexSpec = None,
         horizon: int | None = None,
         certify: bool = False,
+        reduce: Literal["heads", "positions"] | None = None,
         timeout: float | None = None,
+        progress: Callable[[Progress], None] | None = None,
     ) -> OperatorsResult:
-        """ESS of an operator the caller brings, dense or in factors (ess_client.operators)."""
+        """ESS of an operator the caller brings, dense or in factors (ess_client.operators).
+
+        Its leading dimensions stay: result.ess is (measure, batch_0, ..., position). The other
+        arguments are those of `profile`; an element of the leading dimensions takes the place of a
+        head, with one channel. progress: called with a Progress as values come in.
+        """
         messages = operator_requests(
-            operator, parse_measures(measures), _measure_options(horizon, certify), positions
+            operator,
+            parse_measures(measures),
+            _requests.options_message(horizon, certify, reduce),
+            positions,
         )
+        assembler = OperatorsAssembler(progress)
         with self._errors():
             call = self._stub.ProfileOperators(
                 messages, timeout=self._seconds(timeout, WORK_SECONDS)
             )
             try:
-                return operators_result(call)
+                for response in call:
+                    assembler.add(response)
             finally:
                 call.cancel()
+        return assembler.take()
 
     def models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """The models the server knows, by name, without their layers."""
@@ -201,9 +256,3 @@ class Client:
             yield
         except grpc.RpcError as error:
             raise error_from_rpc(error, self.address) from None
-
-
-def _measure_options(horizon: int | None, certify: bool) -> measures_pb2.MeasureOptions:
-    if horizon is not None and horizon < 1:
-        raise InvalidArgument(f"horizon is {horizon}; it is at least 1")
-    return measures_pb2.MeasureOptions(horizon=horizon, certify=certify)

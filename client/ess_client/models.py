@@ -78,6 +78,9 @@ class ServerInfo:
     max_prompts: int
     max_reference_work: float
     max_result_bytes: int
+    max_operator_bytes: int
+    max_operator_length: int
+    max_operator_batch: int
     max_message_bytes: int
     metrics_measure: str
     uptime_seconds: float
@@ -138,6 +141,9 @@ def server_from_message(message: server_pb2.ServerInfo) -> ServerInfo:
         max_prompts=message.max_prompts,
         max_reference_work=message.max_reference_work,
         max_result_bytes=message.max_result_bytes,
+        max_operator_bytes=message.max_operator_bytes,
+        max_operator_length=message.max_operator_length,
+        max_operator_batch=message.max_operator_batch,
         max_message_bytes=message.max_message_bytes,
         metrics_measure=message.metrics_measure,
         uptime_seconds=message.uptime_seconds,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
@@ -39,10 +39,12 @@ class Prompt:
 class LayerResult:
     """One mixing operator's results. P prompts, H selected heads, I selected positions.
 
-    ess[measure] float32 [P, H, I] (singular_values: [P, H, I, K]), NaN past a prompt's end.
+    ess[measure] float32 [P, H, I] (singular_values: [P, H, I, K]), NaN past a prompt's end. A
+    profile reduced over heads has [P, I], one reduced over positions [P, H].
     tss int32 [P, I], -1 past a prompt's end. heads, channels int32 [H]. noise_floors [P, H].
     routes[measure]: how it was computed. below_noise_floor[measure]: (prompt, head) pairs whose
-    tolerance lies below their noise floor.
+    tolerance lies below their noise floor. certain[measure]: as ess, with certify; False where
+    there is no value.
     """
 
     name: str
@@ -55,6 +57,12 @@ class LayerResult:
     noise_floors: FloatArray
     routes: Mapping[str, str] = field(default_factory=dict)
     below_noise_floor: Mapping[str, int] = field(default_factory=dict)
+    certain: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
+
+
+def kept_axes(reduce: str | None) -> tuple[str, ...]:
+    """Axes of a prompt's values after the reduction "heads" or "positions", or after none."""
+    return tuple(axis for axis in ("head", "position") if f"{axis}s" != reduce)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +73,8 @@ class Profile:
     out position 0 and one-token prompts and weight a head by its channels.
 
     model: name, architecture, dtype, device, weight_digest. options: the measure options of the
-    request. versions: server. stages: seconds per stage of the run; empty in a loaded profile.
+    request (horizon, certify, reduce). A reduced profile has no `head` or no `position` dimension.
+    versions: server. stages: seconds per stage of the run; empty in a loaded profile.
     """
 
     model: Mapping[str, str]
@@ -85,6 +94,12 @@ class Profile:
     @property
     def layer_names(self) -> list[str]:
         return [layer.name for layer in self.layers]
+
+    @property
+    def reduction(self) -> str | None:
+        """Over what the server has taken means: "heads", "positions" or None."""
+        reduce: str | None = self.options.get("reduce")
+        return reduce
 
     @property
     def prompt_ids(self) -> list[str]:
@@ -112,9 +127,8 @@ class Profile:
         layer = self.layer(name)
         if measure is not None:
             return self._one_measure(layer, canonical_measure(measure))
-        stacked = _stack_measures([layer.ess[m] for m in self.measure_names])
-        coords = self._coords(layer) | {"measure": self.measure_names}
-        return _data_array(stacked, ("measure", "prompt", "head", "position"), coords, layer.name)
+        stacked = self._stacked(layer.ess, np.float32(np.nan))
+        return self._data_array(stacked, ("measure",), {"head": layer.heads}, layer.name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.layer_names)
@@ -125,25 +139,14 @@ class Profile:
     @cached_property
     def ess(self) -> xr.DataArray:
         """(measure, layer, prompt, head, position), NaN where absent. Refused above 4 GiB."""
-        heads = self._all_heads()
-        depth = max(measure.count or 1 for measure in self.measures)
-        last_axis = (depth,) if depth > 1 else ()
-        leading = (len(self.measures), len(self.layers), len(self.prompts))
-        shape = (*leading, len(heads), len(self.positions), *last_axis)
-        size = 4 * int(np.prod(shape, dtype=np.int64))
-        if size > MAX_DENSE_BYTES:
-            raise InvalidArgument(
-                f"profile.ess would take {size} bytes; the limit is {MAX_DENSE_BYTES}: use "
-                f'profile[NAME], one operator at a time, as in profile["{self.layers[0].name}"]'
-            )
-        dense = np.full(shape, np.nan, np.float32)
-        for index, layer in enumerate(self.layers):
-            where = np.searchsorted(heads, layer.heads)
-            stacked = _stack_measures([layer.ess[m] for m in self.measure_names], depth)
-            dense[:, index][:, :, where] = stacked
-        coords = self._coords(None) | {"measure": self.measure_names, "head": heads}
-        dims = ("measure", "layer", "prompt", "head", "position")
-        return _data_array(dense, dims, coords | {"layer": self.layer_names}, "ess")
+        return self._all_layers([layer.ess for layer in self.layers], np.float32(np.nan), "ess")
+
+    @cached_property
+    def certain(self) -> xr.DataArray | None:
+        """As `ess`: whether each value is certain, False where absent; None without certify."""
+        if "certify" not in self.options:
+            return None
+        return self._all_layers([layer.certain for layer in self.layers], np.bool_(0), "certain")
 
     @cached_property
     def tss(self) -> xr.DataArray:
@@ -155,8 +158,8 @@ class Profile:
         absent = self.channels.values == 0
         if absent.any():
             dense = np.where(absent[:, None, :, None], np.float32(np.nan), dense)
-        coords = self._coords(None) | {"layer": self.layer_names, "head": heads}
-        return _data_array(dense, ("layer", "prompt", "head", "position"), coords, "tss")
+        coords = self._coords() | {"layer": self.layer_names, "head": heads}
+        return xr.DataArray(dense, coords, ("layer", "prompt", "head", "position"), "tss")
 
     @cached_property
     def channels(self) -> xr.DataArray:
@@ -225,35 +228,63 @@ class Profile:
     def _all_heads(self) -> IntArray:
         return np.unique(np.concatenate([layer.heads for layer in self.layers]))
 
-    def _coords(self, layer: LayerResult | None) -> dict[str, Any]:
-        coords: dict[str, Any] = {"prompt": self.prompt_ids, "position": self.positions}
-        return coords if layer is None else coords | {"head": layer.heads}
+    def _coords(self) -> dict[str, Any]:
+        return {"prompt": self.prompt_ids, "position": self.positions}
+
+    @property
+    def _depth(self) -> int:
+        """Length of the last axis `index`; 1 when there is none."""
+        return max(measure.count or 1 for measure in self.measures)
+
+    def _stacked(
+        self, values: Mapping[str, npt.NDArray[Any]], absent: np.generic
+    ) -> npt.NDArray[Any]:
+        """[measures, P, ...] of one operator's arrays, with a last axis where _depth is above 1."""
+        arrays = [values[measure] for measure in self.measure_names]
+        axes = 1 + len(kept_axes(self.reduction))
+        stacked = np.full((len(arrays), *arrays[0].shape[:axes], self._depth), absent)
+        for target, array in zip(stacked, arrays, strict=True):
+            with_index = array if array.ndim > axes else array[..., None]
+            target[..., : with_index.shape[-1]] = with_index
+        return stacked if self._depth > 1 else stacked[..., 0]
+
+    def _all_layers(
+        self, values: Sequence[Mapping[str, npt.NDArray[Any]]], absent: np.generic, name: str
+    ) -> xr.DataArray:
+        """(measure, layer, prompt, ...) from each layer's arrays by measure."""
+        heads, depth = self._all_heads(), self._depth
+        axes = kept_axes(self.reduction)
+        sizes = {"head": len(heads), "position": len(self.positions)}
+        leading = (len(self.measures), len(self.layers), len(self.prompts))
+        kept = tuple(sizes[axis] for axis in axes)
+        shape = (*leading, *kept, *((depth,) if depth > 1 else ()))
+        size = absent.itemsize * int(np.prod(shape, dtype=np.int64))
+        if size > MAX_DENSE_BYTES:
+            raise InvalidArgument(
+                f"profile.{name} would take {size} bytes; the limit is {MAX_DENSE_BYTES}: use "
+                f'profile[NAME], one operator at a time, as in profile["{self.layers[0].name}"]'
+            )
+        dense = np.full(shape, absent)
+        for index, layer in enumerate(self.layers):
+            target = dense[:, index]
+            where = np.searchsorted(heads, layer.heads) if "head" in axes else slice(None)
+            target[:, :, where] = self._stacked(values[index], absent)
+        coords = {"layer": self.layer_names, "head": heads}
+        return self._data_array(dense, ("measure", "layer"), coords, name)
+
+    def _data_array(
+        self, values: npt.NDArray[Any], leading: tuple[str, ...], coords: dict[str, Any], name: str
+    ) -> xr.DataArray:
+        dims = (*leading, "prompt", *kept_axes(self.reduction))
+        coords = self._coords() | {"measure": self.measure_names} | coords
+        if values.ndim > len(dims):
+            dims, coords = (*dims, "index"), coords | {"index": np.arange(values.shape[-1])}
+        return xr.DataArray(values, {dim: coords[dim] for dim in dims}, dims, name)
 
     def _one_measure(self, layer: LayerResult, measure: str) -> xr.DataArray:
         if measure not in layer.ess:
             raise KeyError(f"no measure '{measure}'; there are {', '.join(self.measure_names)}")
-        dims = ("prompt", "head", "position")
-        return _data_array(layer.ess[measure], dims, self._coords(layer), layer.name)
-
-
-def _stack_measures(arrays: list[FloatArray], depth: int | None = None) -> FloatArray:
-    """[measures, P, H, I], with a last axis when one of the arrays (or `depth`) has it."""
-    depth = depth or max(a.shape[3] if a.ndim == 4 else 1 for a in arrays)
-    if depth == 1 and all(a.ndim == 3 for a in arrays):
-        return np.stack(arrays)
-    stacked = np.full((len(arrays), *arrays[0].shape[:3], depth), np.nan, np.float32)
-    for index, array in enumerate(arrays):
-        values = array if array.ndim == 4 else array[..., None]
-        stacked[index, ..., : values.shape[3]] = values
-    return stacked if depth > 1 else stacked[..., 0]
-
-
-def _data_array(
-    values: npt.NDArray[Any], dims: tuple[str, ...], coords: dict[str, Any], name: str
-) -> xr.DataArray:
-    if values.ndim > len(dims):
-        dims, coords = (*dims, "index"), coords | {"index": np.arange(values.shape[-1])}
-    return xr.DataArray(values, coords, dims, name)
+        return self._data_array(layer.ess[measure], (), {"head": layer.heads}, layer.name)
 
 
 def measures_from_names(names: Iterable[str]) -> tuple[Measure, ...]:

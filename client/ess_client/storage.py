@@ -1,6 +1,8 @@
 """Profiles in safetensors files.
 
-    layer.NAME/ess/MEASURE   float32 [prompts, heads, positions] (K last for singular_values), NaN
+    layer.NAME/ess/MEASURE   float32 [prompts, heads, positions] (K last for singular_values), NaN;
+                             without the axis that options.reduce of the manifest names
+    layer.NAME/certain/MEASURE   bool, the same shape; with certify only
     layer.NAME/tss           int32 [prompts, positions], -1 past a prompt's end
     layer.NAME/heads         int32 [heads], the model's indices
     layer.NAME/channels      int32 [heads]
@@ -42,6 +44,7 @@ def save_profile(profile: Profile, path: str | PathLike[str]) -> None:
     for layer in profile.layers:
         prefix = f"layer.{layer.name}/"
         tensors |= {f"{prefix}ess/{measure}": values for measure, values in layer.ess.items()}
+        tensors |= {f"{prefix}certain/{measure}": v for measure, v in layer.certain.items()}
         tensors |= {f"{prefix}tss": layer.tss, f"{prefix}heads": layer.heads}
         tensors[f"{prefix}channels"] = layer.channels
     manifest = json.dumps(_manifest(profile), sort_keys=True, ensure_ascii=False)
@@ -127,16 +130,17 @@ def _profile(manifest: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]) -> 
         measures=measures_from_names(manifest["measures"]),
         prompts=tuple(prompts),
         positions=tensors["positions"],
-        layers=tuple(_layer(e, tensors, manifest["measures"]) for e in manifest["layers"]),
+        layers=tuple(_layer(entry, tensors, manifest) for entry in manifest["layers"]),
         options=manifest["options"],
         versions=manifest["versions"],
     )
 
 
 def _layer(
-    entry: dict[str, Any], tensors: dict[str, npt.NDArray[Any]], measures: list[str]
+    entry: dict[str, Any], tensors: dict[str, npt.NDArray[Any]], manifest: dict[str, Any]
 ) -> LayerResult:
-    prefix = f"layer.{entry['name']}/"
+    prefix, measures = f"layer.{entry['name']}/", manifest["measures"]
+    certified = measures if "certify" in manifest["options"] else []
     floors = np.array(entry["noise_floors"], np.float32)
     heads = tensors[f"{prefix}heads"]
     return LayerResult(
@@ -150,4 +154,5 @@ def _layer(
         noise_floors=floors.reshape(-1, len(heads)),
         routes=entry["routes"],
         below_noise_floor=entry["below_noise_floor"],
+        certain={measure: tensors[f"{prefix}certain/{measure}"] for measure in certified},
     )

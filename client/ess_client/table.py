@@ -8,14 +8,16 @@ from os import PathLike
 import numpy as np
 import pandas as pd
 
-from ess_client.profile import LayerResult, Profile
+from ess_client.profile import LayerResult, Profile, kept_axes
 from ess_client.storage import written_atomically
 
 
 def profile_table(profile: Profile) -> pd.DataFrame:
-    """Columns: measure, layer, prompt, head, position, [index,] token, value, tss.
+    """Columns: measure, layer, prompt, head, position, [index,] token, value, tss[, certain].
 
-    `token` is empty where the prompt has no display tokens; `index` is there with singular_values.
+    `token` is empty where the prompt has no display tokens; `index` is there with singular_values,
+    `certain` with certify. A profile reduced over heads has no `head`, one reduced over positions
+    no `position`, `token` and `tss`.
     """
     return pd.concat(layer_tables(profile), ignore_index=True)
 
@@ -44,19 +46,28 @@ def _rows(
     profile: Profile, layer: LayerResult, measure: str, tokens: np.ndarray[tuple[int, int]]
 ) -> pd.DataFrame:
     values = layer.ess[measure]
-    prompt, head, position, *index = np.nonzero(~np.isnan(values))
+    where = np.nonzero(~np.isnan(values))
+    prompt = where[0]
+    axes = dict(zip(kept_axes(profile.reduction), where[1:], strict=False))
     columns = {
         "measure": np.full(len(prompt), measure, object),
         "layer": np.full(len(prompt), layer.name, object),
         "prompt": np.array(profile.prompt_ids, object)[prompt],
-        "head": layer.heads[head],
-        "position": profile.positions[position],
     }
+    if "head" in axes:
+        columns["head"] = layer.heads[axes["head"]]
+    if "position" in axes:
+        columns["position"] = profile.positions[axes["position"]]
     if any(m.count is not None for m in profile.measures):
+        index = where[1 + len(axes) :]
         columns["index"] = index[0] if index else np.zeros(len(prompt), np.int64)
-    columns["token"] = tokens[prompt, position]
-    columns["value"] = values[(prompt, head, position, *index)]
-    columns["tss"] = layer.tss[prompt, position]
+    if "position" in axes:
+        columns["token"] = tokens[prompt, axes["position"]]
+    columns["value"] = values[where]
+    if "position" in axes:
+        columns["tss"] = layer.tss[prompt, axes["position"]]
+    if layer.certain:
+        columns["certain"] = layer.certain[measure][where]
     return pd.DataFrame(columns)
 
 

@@ -11,6 +11,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "fmt/format.h"
+#include "server/admission/byte_budget.h"
 #include "server/admission/work_queue.h"
 #include "server/app/version.h"
 #include "server/base/device.h"
@@ -66,6 +67,9 @@ v1::ServerInfo MakeServerInfo(const v1::ServerConfig& config, const std::string&
   info.set_max_prompts(config.max_prompts());
   info.set_max_reference_work(config.max_reference_work());
   info.set_max_result_bytes(config.max_result_bytes());
+  info.set_max_operator_bytes(config.max_operator_bytes());
+  info.set_max_operator_length(config.max_operator_length());
+  info.set_max_operator_batch(config.max_operator_batch());
   info.set_max_message_bytes(kMaxRequestBytes);
   info.set_metrics_measure(config.metrics_measure());
   return info;
@@ -95,6 +99,7 @@ struct Server::Parts {
         control_queue({.threads = kControlThreads,
                        .max_queued = kMaxQueuedControlCalls,
                        .limit_name = "model loads and unloads"}),
+        upload_budget(config.max_uploaded_bytes(), "max_uploaded_bytes"),
         service(
             {.pipeline = pipeline,
              .queue = profile_queue,
@@ -102,10 +107,20 @@ struct Server::Parts {
              .metrics = metrics,
              .limits = {.max_prompts = config.max_prompts(), .default_measures = kDefaultMeasures},
              .server_version = kVersion},
+            {.engine = engine,
+             .queue = profile_queue,
+             .budget = upload_budget,
+             .metrics = metrics,
+             .limits = {.max_operator_bytes = config.max_operator_bytes(),
+                        .max_operator_length = config.max_operator_length(),
+                        .max_operator_batch = config.max_operator_batch(),
+                        .max_result_bytes = config.max_result_bytes(),
+                        .max_reference_work = config.max_reference_work(),
+                        .default_measures = kDefaultMeasures}},
             residency, control_queue, MakeServerInfo(config, device, kDefaultMeasures)) {}
 
-  const std::vector<Measure> kDefaultMeasures = {
-      {.kind = Measure::Kind::kTolerance, .value = 1e-3}};
+  const std::vector<Measure> kDefaultMeasures = {{.kind = Measure::Kind::kTolerance, .value = 1e-3},
+                                                 {.kind = Measure::Kind::kEntropy}};
   const std::string device;
   telemetry::Metrics metrics;
   std::unique_ptr<telemetry::ExpositionServer> exposition;
@@ -116,6 +131,7 @@ struct Server::Parts {
   ProfilePipeline pipeline;
   admission::WorkQueue profile_queue;
   admission::WorkQueue control_queue;
+  admission::ByteBudget upload_budget;
   rpc::ProfilerService service;
   std::string grpc_address;
   std::unique_ptr<grpc::Server> grpc_server;

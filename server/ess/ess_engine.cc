@@ -5,12 +5,16 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <optional>
+#include <utility>
 
 #include "fmt/format.h"
 #include "server/base/log.h"
 #include "server/base/status_macros.h"
 #include "server/base/torch_status.h"
+#include "server/ess/channel_ess.h"
 #include "server/ess/head_ess.h"
+#include "server/ess/tensor_ess.h"
 #include "server/linalg/serial_torch.h"
 #include "server/operators/sequence_operator.h"
 
@@ -19,81 +23,123 @@ namespace {
 
 using Kind = Measure::Kind;
 
-absl::Status CheckRequest(const operators::SequenceOperator& op,
-                          std::span<const Measure> measures) {
+absl::Status CheckRequest(const operators::SequenceOperator& op, std::span<const Measure> measures,
+                          const EssOptions& options) {
+  if (options.horizon && *options.horizon < 1) {
+    return absl::InvalidArgumentError(
+        fmt::format("options: horizon {} is not allowed; it must be at least 1", *options.horizon));
+  }
   for (const Measure& measure : measures) {
     ESS_RETURN_IF_ERROR(ValidateMeasure(measure));
-    if (measure.kind != Kind::kCausal) continue;
-    if (op.state_size().kind != operators::StateSize::Kind::kConstant) {
+    if (measure.kind == Kind::kCausal &&
+        op.state_size().kind != operators::StateSize::Kind::kConstant) {
       return absl::InvalidArgumentError(fmt::format(
           "measure causal: {} is not a recurrence; only recurrences have it", op.class_name()));
     }
-    return absl::UnimplementedError(
-        fmt::format("measure causal is not available for {} yet", op.class_name()));
   }
   return absl::OkStatus();
 }
 
-// Whether the inertia tree may leave this measure to SVD. A row of attention sums to 1, so
-// sigma_1 <= sqrt(L); 1e-6 leaves room for other operators of that size.
-bool MayBeTooSmallForTree(const Measure& measure, int64_t length) {
-  if (measure.kind == Kind::kHeadRelative) return measure.value < kSmallestTreeTolerance;
-  return measure.kind == Kind::kTolerance &&
-         measure.value < std::max(1e-6, kSmallestTreeTolerance * std::sqrt(length));
+template <typename T>
+void Append(const std::vector<T>& part, std::vector<T>& whole) {
+  whole.insert(whole.end(), part.begin(), part.end());
 }
 
-std::string RouteName(const Measure& measure, int64_t by_reference, int64_t heads) {
-  if (measure.kind == Kind::kFrobeniusNorm) return "prefix_sums";
-  if (by_reference == 0) return "inertia_tree";
-  return by_reference == heads ? "reference_svd" : "inertia_tree+reference_svd";
-}
-
-OperatorEss Join(std::span<const HeadEss> heads, std::span<const Measure> measures) {
+OperatorEss Join(std::span<const std::vector<HeadEss>> tasks, std::span<const Measure> measures,
+                 const EssOptions& options) {
   OperatorEss joined;
   joined.values.resize(measures.size());
-  for (const HeadEss& head : heads) joined.noise_floors.push_back(head.noise_floor);
-  for (size_t m = 0; m < measures.size(); ++m) {
-    int64_t by_reference = 0;
-    for (const HeadEss& head : heads) {
-      joined.values[m].insert(joined.values[m].end(), head.values[m].begin(), head.values[m].end());
-      by_reference += head.by_reference[m];
+  if (options.certify) joined.certain.resize(measures.size());
+  std::vector<RouteSet> routes(measures.size());
+  for (const std::vector<HeadEss>& task : tasks) {
+    for (const HeadEss& head : task) {
+      joined.noise_floors.push_back(head.noise_floor);
+      for (size_t m = 0; m < measures.size(); ++m) {
+        routes[m].Add(head.routes[m]);
+        Append(head.values[m], joined.values[m]);
+        if (options.certify) Append(head.certain[m], joined.certain[m]);
+      }
     }
-    joined.routes.push_back(RouteName(measures[m], by_reference, heads.size()));
   }
+  for (const RouteSet& route : routes) joined.routes.push_back(route.Name());
   return joined;
 }
 
-}  // namespace
-
-bool NeedsReference(const Measure& measure) {
+// A row of attention sums to 1, so sigma_1 <= sqrt(L); 1e-6 leaves room for other operators of
+// that size.
+bool MayNeedSvd(const Measure& measure, int64_t length) {
   switch (measure.kind) {
-    case Kind::kRelative:
-    case Kind::kEntropy:
-    case Kind::kSpectralNorm:
     case Kind::kSingularValues:
       return true;
-    case Kind::kTolerance:
+    case Kind::kRelative:
     case Kind::kHeadRelative:
-    case Kind::kFrobeniusNorm:
-    case Kind::kCausal:
+      return measure.value < kSmallestFastTolerance;
+    case Kind::kTolerance:
+      return measure.value <
+             std::max(1e-6, kSmallestFastTolerance * std::sqrt(static_cast<double>(length)));
+    default:
       return false;
   }
-  return false;
 }
 
-double ReferenceWork(std::span<const Measure> measures, int64_t length,
-                     std::span<const int64_t> positions) {
-  const bool needed = std::any_of(measures.begin(), measures.end(), [length](const Measure& m) {
-    return NeedsReference(m) || MayBeTooSmallForTree(m, length);
+// Heads that one thread computes together: a single one, or a group of channels.
+std::vector<std::span<const int64_t>> TasksOf(std::span<const int64_t> heads, Route route) {
+  const int64_t lanes = route == Route::kChannelWindows ? linalg::ChannelSpectra().lanes() : 1;
+  std::vector<std::span<const int64_t>> tasks;
+  for (size_t first = 0, end = 0; first < heads.size(); first = end) {
+    while (end < heads.size() && heads[end] / lanes == heads[first] / lanes) ++end;
+    tasks.push_back(heads.subspan(first, end - first));
+  }
+  return tasks;
+}
+
+// One thread's scratch.
+struct ThreadWork {
+  HeadWork head;
+  std::optional<linalg::ChannelSpectra> channels;  // Made when they are needed.
+};
+
+}  // namespace
+
+double ReferenceWork(const OperatorShape& shape, std::span<const Measure> measures,
+                     const EssOptions& options, std::span<const int64_t> positions) {
+  const bool needed = std::any_of(measures.begin(), measures.end(), [&](const Measure& m) {
+    return options.horizon.has_value() || MayNeedSvd(m, shape.length);
   });
   if (!needed) return 0;
+  const bool dense = options.horizon || SvdRoute(ChooseRoute(shape)) == Route::kReferenceSvd;
+  const int64_t horizon = options.horizon.value_or(shape.length);
   double operations = 0;
   for (const int64_t position : positions) {
-    const double m = static_cast<double>(std::max(position, length - position));
-    const double n = static_cast<double>(std::min(position, length - position));
+    int64_t rows = std::min(shape.length - position, horizon);
+    int64_t columns = position;
+    if (!dense) {
+      rows = std::min(rows, shape.state_size.size);
+      columns = std::min(columns, shape.state_size.size);
+    }
+    const double m = static_cast<double>(std::max(rows, columns));
+    const double n = static_cast<double>(std::min(rows, columns));
     operations += 4 * m * n * n - 4.0 / 3.0 * n * n * n;
   }
   return operations;
+}
+
+absl::StatusOr<HeadEss> EssEngine::CachedHead(const operators::SequenceOperator& op, int64_t head,
+                                              std::span<const int64_t> positions,
+                                              std::span<const Measure> measures,
+                                              const EssOptions& options, Route route,
+                                              HeadWork& work,
+                                              const CancellationToken& cancellation) const {
+  const std::span<const double> invariant = op.InvariantHead(head);
+  if (invariant.empty()) {
+    return ComputeHead(op, head, positions, measures, options, route, work, cancellation);
+  }
+  std::string key = CacheKey(invariant, op.feature_epsilon(), positions, measures, options);
+  if (std::optional<HeadEss> known = cache_.Find(key)) return *std::move(known);
+  ESS_ASSIGN_OR_RETURN(
+      HeadEss ess, ComputeHead(op, head, positions, measures, options, route, work, cancellation));
+  cache_.Insert(std::move(key), ess);
+  return ess;
 }
 
 absl::StatusOr<OperatorEss> EssEngine::Compute(const operators::SequenceOperator& op,
@@ -102,30 +148,54 @@ absl::StatusOr<OperatorEss> EssEngine::Compute(const operators::SequenceOperator
                                                std::span<const Measure> measures,
                                                const EssOptions& options,
                                                const CancellationToken& cancellation) const {
-  if (options != EssOptions{}) {
-    return absl::UnimplementedError("options: horizon and certify are not available yet");
-  }
-  ESS_RETURN_IF_ERROR(CheckRequest(op, measures));
+  ESS_RETURN_IF_ERROR(CheckRequest(op, measures, options));
   for (const int64_t head : heads) ESS_CHECK(head >= 0 && head < op.head_count());
   for (const int64_t position : positions) ESS_CHECK(position >= 0 && position < op.length());
 
-  std::vector<HeadWork> work(pool_.threads());
-  std::vector<HeadEss> results(heads.size());
-  std::vector<absl::Status> statuses(heads.size());
+  if (heads.empty()) return Join({}, measures, options);
+  OperatorShape shape = ShapeOf(op);
+  if (options_.tensors_on_cpu && op.dense_maps() != nullptr) shape.on_accelerator = true;
+  // A cut block is no longer what the native routes are made for.
+  const Route route = options.horizon ? Route::kInertiaTree : ChooseRoute(shape);
+  if (route == Route::kTensorTree) {
+    HeadWork scratch;
+    std::vector<HeadEss> results;
+    ESS_RETURN_IF_ERROR(CatchTorch("ESS of an operator", [&]() -> absl::Status {
+      ESS_ASSIGN_OR_RETURN(results, ComputeByTensors(op, heads, positions, measures, options,
+                                                     options_.tensor_bytes, scratch, cancellation));
+      return absl::OkStatus();
+    }));
+    return Join({&results, 1}, measures, options);
+  }
+  if (route != Route::kInertiaTree) ESS_RETURN_IF_ERROR(op.CheckFinite());
+  const std::vector<std::span<const int64_t>> tasks = TasksOf(heads, route);
+  std::vector<ThreadWork> work(pool_.threads());
+  std::vector<std::vector<HeadEss>> results(tasks.size());
+  std::vector<absl::Status> statuses(tasks.size());
   std::atomic<bool> failed = false;
+  const auto run_task = [&](int64_t index, ThreadWork& scratch) -> absl::Status {
+    if (route == Route::kChannelWindows) {
+      if (!scratch.channels) scratch.channels.emplace();
+      ESS_ASSIGN_OR_RETURN(results[index],
+                           ComputeChannels(op, tasks[index], positions, measures, options,
+                                           *scratch.channels, cancellation));
+      return absl::OkStatus();
+    }
+    ESS_ASSIGN_OR_RETURN(results[index].emplace_back(),
+                         CachedHead(op, tasks[index].front(), positions, measures, options, route,
+                                    scratch.head, cancellation));
+    return absl::OkStatus();
+  };
   const auto compute = [&](int64_t index, int thread) {
     if (failed.load(std::memory_order_relaxed)) return;
     const linalg::SerialTorch serial;
-    statuses[index] = CatchTorch("ESS of an operator", [&]() -> absl::Status {
-      ESS_ASSIGN_OR_RETURN(results[index], ComputeHead(op, heads[index], positions, measures,
-                                                       work[thread], cancellation));
-      return absl::OkStatus();
-    });
+    statuses[index] =
+        CatchTorch("ESS of an operator", [&] { return run_task(index, work[thread]); });
     if (!statuses[index].ok()) failed.store(true, std::memory_order_relaxed);
   };
-  ESS_RETURN_IF_ERROR(pool_.ParallelFor(heads.size(), compute, cancellation));
+  ESS_RETURN_IF_ERROR(pool_.ParallelFor(tasks.size(), compute, cancellation));
   for (const absl::Status& status : statuses) ESS_RETURN_IF_ERROR(status);
-  return Join(results, measures);
+  return Join(results, measures, options);
 }
 
 }  // namespace ess

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -10,7 +9,10 @@
 #include "absl/status/statusor.h"
 #include "server/base/cancellation.h"
 #include "server/base/worker_pool.h"
+#include "server/ess/ess_cache.h"
+#include "server/ess/ess_options.h"
 #include "server/ess/measure.h"
+#include "server/ess/route.h"
 
 namespace ess::operators {
 class SequenceOperator;
@@ -18,15 +20,7 @@ class SequenceOperator;
 
 namespace ess {
 
-// Options that hold for all measures of one computation.
-struct EssOptions {
-  // H_i is cut to T[i : i + horizon, :i]. At least 1; absent: no cut.
-  std::optional<int64_t> horizon;
-  // Each count comes with whether it is certain; uncertain ones are recomputed by SVD.
-  bool certify = false;
-
-  friend bool operator==(const EssOptions&, const EssOptions&) = default;
-};
+struct HeadWork;
 
 // ESS of a group of heads of one operator.
 struct OperatorEss {
@@ -36,19 +30,30 @@ struct OperatorEss {
   std::vector<std::vector<uint8_t>> certain;
   // Per head: feature_epsilon * max_i sigma_1(H_i) * sqrt(L).
   std::vector<double> noise_floors;
-  // Per measure, how it was computed: "inertia_tree", "reference_svd", ...
+  // Per measure, how it was computed: "inertia_tree", "band_windows", ... (route.h)
   std::vector<std::string> routes;
 };
 
 // Thread-safe; calls share the worker pool, and take turns with it.
 class EssEngine {
  public:
+  struct Options {
+    // Device memory for the batches of dense operators on an accelerator.
+    int64_t tensor_bytes = int64_t{2} << 30;
+    // Takes that route on the CPU as well, where the host's is faster: for tests and benchmarks.
+    bool tensors_on_cpu = false;
+  };
+
   // `pool` outlives the engine.
-  explicit EssEngine(WorkerPool& pool) : pool_(pool) {}
+  explicit EssEngine(WorkerPool& pool) : EssEngine(pool, Options()) {}
+  EssEngine(WorkerPool& pool, const Options& options) : pool_(pool), options_(options) {}
+
+  int threads() const { return pool_.threads(); }
 
   // Computes `measures` for `heads` (indices into the operator) at `positions` (ascending, in
   // [0, L)).
-  // Errors: kInvalidArgument  a measure this class does not have (kCausal of a dense operator).
+  // Errors: kInvalidArgument  a measure this class does not have (kCausal of a dense operator), a
+  //                           horizon below 1.
   //         kInternal         an operator with a NaN or infinity: names head and entry.
   //         kCancelled, kDeadlineExceeded  within 200 ms of the token's change.
   // Memory: at most 4 L^2 doubles per thread.
@@ -59,17 +64,25 @@ class EssEngine {
                                       const CancellationToken& cancellation) const;
 
  private:
+  // A head whose operator does not depend on the input may be known already.
+  absl::StatusOr<HeadEss> CachedHead(const operators::SequenceOperator& op, int64_t head,
+                                     std::span<const int64_t> positions,
+                                     std::span<const Measure> measures, const EssOptions& options,
+                                     Route route, HeadWork& work,
+                                     const CancellationToken& cancellation) const;
+
+  static constexpr int64_t kCacheBytes = int64_t{64} << 20;
+
   WorkerPool& pool_;
+  const Options options_;
+  mutable EssCache cache_{kCacheBytes};
 };
 
-// Whether this measure goes by the reference route, an SVD at each position.
-bool NeedsReference(const Measure& measure);
-
-// Floating point operations of the reference route for one head: sum over the positions of
-// 4 m n^2 - 4/3 n^3 with m = max(i, L - i), n = min(i, L - i). 0 when no measure needs it. Counts
-// that may be too small for the tree need it: head_relative below 1e-7, tolerance below 1e-6 or
-// 1e-7 sqrt(L).
-double ReferenceWork(std::span<const Measure> measures, int64_t length,
-                     std::span<const int64_t> positions);
+// Floating point operations of the SVDs that these measures need at these positions for one head:
+// 4 m n^2 - 4/3 n^3 for a block of m x n, m >= n. singular_values needs them, every measure with a
+// horizon, and counts that may be too small for the fast routes: relative and head_relative below
+// 1e-7, tolerance below 1e-6 or 1e-7 sqrt(L).
+double ReferenceWork(const OperatorShape& shape, std::span<const Measure> measures,
+                     const EssOptions& options, std::span<const int64_t> positions);
 
 }  // namespace ess

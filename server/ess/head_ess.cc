@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
+#include <utility>
 
 #include "fmt/format.h"
 #include "server/base/status_macros.h"
-#include "server/ess/ess_engine.h"
-#include "server/ess/reference_ess.h"
-#include "server/linalg/block_norms.h"
+#include "server/linalg/matrix_scan.h"
 #include "server/linalg/reference_linalg.h"
 #include "server/operators/sequence_operator.h"
 
@@ -16,173 +16,145 @@ namespace {
 
 using Kind = Measure::Kind;
 
-absl::Status CheckFinite(std::span<const double> matrix, int64_t length, int64_t head) {
-  for (int64_t x = 0; x < static_cast<int64_t>(matrix.size()); ++x) {
-    if (std::isfinite(matrix[x])) [[likely]]
-      continue;
-    return absl::InternalError(fmt::format("operator of head {}: entry [{}, {}] is {}", head,
-                                           x / length, x % length, matrix[x]));
-  }
-  return absl::OkStatus();
+absl::Status LoadMatrix(const operators::SequenceOperator& op, int64_t head,
+                        std::vector<double>& matrix) {
+  const int64_t length = op.length();
+  matrix.resize(length * length);
+  op.DenseHead(head, matrix);
+  if (linalg::AllFinite(matrix)) return absl::OkStatus();
+  const auto entry = std::find_if_not(matrix.begin(), matrix.end(),
+                                      [](double value) { return std::isfinite(value); });
+  const int64_t index = entry - matrix.begin();
+  return absl::InternalError(fmt::format("operator of head {}: entry [{}, {}] is {}", head,
+                                         index / length, index % length, *entry));
 }
 
-// Divides by a power of two, which rounds nothing: later squares can neither overflow nor vanish.
-void Normalize(int64_t length, HeadWork& work) {
-  double largest = 0;
-  for (int64_t row = 1; row < length; ++row) {
-    for (int64_t column = 0; column < row; ++column) {
-      largest = std::max(largest, std::abs(work.matrix[row * length + column]));
-    }
-  }
-  int exponent = 0;
-  std::frexp(largest, &exponent);
-  exponent = std::clamp(exponent, -1000, 1000);  // Keeps both powers finite.
-  work.scale = std::ldexp(1.0, exponent);
-  const double inverse = std::ldexp(1.0, -exponent);
-  for (int64_t row = 1; row < length; ++row) {
-    for (int64_t column = 0; column < row; ++column) work.matrix[row * length + column] *= inverse;
-  }
-}
-
-absl::StatusOr<double> HeadSpectralNorm(int64_t length, HeadWork& work,
-                                        const CancellationToken& cancellation) {
-  absl::StatusOr<double> norm =
-      linalg::MaxBlockSpectralNorm(work.matrix, length, work.tree, cancellation);
-  if (norm.ok() || norm.status().code() != absl::StatusCode::kAborted) return norm;
+// The largest first singular value that `singular_values` gives, over all positions.
+absl::StatusOr<double> LargestBySvd(
+    int64_t length, absl::FunctionRef<absl::StatusOr<std::vector<double>>(int64_t)> singular_values,
+    const CancellationToken& cancellation) {
   double largest = 0;
   for (int64_t position = 1; position < length; ++position) {
     ESS_RETURN_IF_ERROR(cancellation.Check());
-    ESS_ASSIGN_OR_RETURN(const std::vector<double> sigma,
-                         linalg::BlockSingularValues(work.matrix, length, position));
-    largest = std::max(largest, sigma[0]);
+    ESS_ASSIGN_OR_RETURN(const std::vector<double> sigma, singular_values(position));
+    if (!sigma.empty()) largest = std::max(largest, sigma[0]);
   }
   return largest;
 }
 
-absl::Status PrepareHead(const operators::SequenceOperator& op, int64_t head, HeadWork& work,
-                         const CancellationToken& cancellation) {
-  const int64_t length = op.length();
-  work.matrix.resize(length * length);
-  op.DenseHead(head, work.matrix);
-  ESS_RETURN_IF_ERROR(cancellation.Check());
-  ESS_RETURN_IF_ERROR(CheckFinite(work.matrix, length, head));
-  Normalize(length, work);
-  ESS_RETURN_IF_ERROR(work.tree.Load(work.matrix, length, cancellation));
-  ESS_ASSIGN_OR_RETURN(work.spectral_norm, HeadSpectralNorm(length, work, cancellation));
-  return absl::OkStatus();
+bool AllFinite(const std::vector<double>& values) {
+  return std::all_of(values.begin(), values.end(), [](double x) { return std::isfinite(x); });
 }
 
-// Counts where the tree alone is not sure: it also counts a little above and a little below tau.
-// Where these agree the count is proved; SVD decides at the few other positions.
-absl::StatusOr<std::vector<int32_t>> CertifiedCounts(double tau, double uncertainty,
-                                                     std::span<const int64_t> positions,
-                                                     HeadWork& work,
-                                                     const CancellationToken& cancellation) {
-  const double margin = 4 * uncertainty;
-  ESS_ASSIGN_OR_RETURN(const linalg::BlockCounts low,
-                       work.tree.CountAbove(tau * (1 - margin), work.spectral_norm, cancellation));
-  ESS_ASSIGN_OR_RETURN(linalg::BlockCounts high,
-                       work.tree.CountAbove(tau * (1 + margin), work.spectral_norm, cancellation));
-  if (std::max(low.uncertainty, high.uncertainty) > margin / 2) {
-    return absl::AbortedError("the inertia tree is not accurate around the tolerance either");
-  }
-  for (const int64_t position : positions) {
-    if (low.counts[position] == high.counts[position]) continue;
-    ESS_RETURN_IF_ERROR(cancellation.Check());
-    ESS_ASSIGN_OR_RETURN(const std::vector<double> sigma,
-                         linalg::BlockSingularValues(work.matrix, work.tree.length(), position));
-    high.counts[position] = static_cast<int32_t>(CountAbove(sigma, tau));
-  }
-  return std::move(high.counts);
+bool HasHeadRelative(std::span<const Measure> measures) {
+  return std::any_of(measures.begin(), measures.end(),
+                     [](const Measure& m) { return m.kind == Kind::kHeadRelative; });
 }
 
-// Counts by the tree, right at `positions`; kAborted when they need the reference.
-absl::StatusOr<std::vector<int32_t>> TreeCounts(double tau, std::span<const int64_t> positions,
-                                                HeadWork& work,
-                                                const CancellationToken& cancellation) {
-  if (work.spectral_norm == 0) return std::vector<int32_t>(work.tree.length(), 0);
-  if (tau < kSmallestTreeTolerance * work.spectral_norm) {
-    return absl::AbortedError("the tolerance is below the accuracy of the inertia tree");
-  }
-  ESS_ASSIGN_OR_RETURN(linalg::BlockCounts result,
-                       work.tree.CountAbove(tau, work.spectral_norm, cancellation));
-  if (result.uncertainty == 0) return std::move(result.counts);
-  return CertifiedCounts(tau, result.uncertainty, positions, work, cancellation);
-}
+// One head's computation, from its operator to its values.
+class HeadComputation {
+ public:
+  HeadComputation(const operators::SequenceOperator& op, int64_t head, const EssOptions& options,
+                  Route route, HeadWork& work, const CancellationToken& cancellation)
+      : op_(op),
+        head_(head),
+        options_(options),
+        route_(route),
+        work_(work),
+        cancellation_(cancellation) {}
 
-template <typename Number>
-std::vector<float> AtPositions(std::span<const Number> all, std::span<const int64_t> positions,
-                               double scale) {
-  std::vector<float> selected;
-  selected.reserve(positions.size());
-  for (const int64_t position : positions) {
-    selected.push_back(static_cast<float>(scale * all[position]));
+  absl::StatusOr<HeadEss> Run(std::span<const int64_t> positions,
+                              std::span<const Measure> measures) {
+    ESS_RETURN_IF_ERROR(Prepare());
+    const auto block = [this](int64_t position) { return spectra_->SingularValues(position); };
+    const auto cut_block = [this](int64_t position) { return CutBlock(position); };
+    absl::StatusOr<double> norm = spectra_->MaxSpectralNorm(cancellation_);
+    if (norm.status().code() == absl::StatusCode::kAborted) {
+      norm = LargestBySvd(op_.length(), block, cancellation_);
+    }
+    ESS_RETURN_IF_ERROR(norm.status());
+    if (!std::isfinite(*norm)) {
+      return absl::InternalError(fmt::format("operator of head {}: overflows float64", head_));
+    }
+    double largest = *norm;
+    if (options_.horizon && HasHeadRelative(measures)) {
+      ESS_ASSIGN_OR_RETURN(largest, LargestBySvd(op_.length(), cut_block, cancellation_));
+    }
+    const HeadMeasures head(measures, options_, positions, largest, route_);
+    ESS_RETURN_IF_ERROR(AskMainRoute(head, *norm));
+    const auto frobenius = [this] { return spectra_->FrobeniusNorms(); };
+    const auto causal = [this] { return CausalRanks(); };
+    const linalg::Spectrum* spectrum = spectrum_.ok() ? &*spectrum_ : nullptr;
+    ESS_ASSIGN_OR_RETURN(
+        HeadEss ess, options_.horizon
+                         ? head.Evaluate(spectrum, {cut_block, frobenius, causal}, cancellation_)
+                         : head.Evaluate(spectrum, {block, frobenius, causal}, cancellation_));
+    ess.noise_floor = op_.feature_epsilon() * *norm * std::sqrt(static_cast<double>(op_.length()));
+    return ess;
   }
-  return selected;
-}
 
-// Measures that are left to the reference, as measures of the normalized matrix.
-struct ReferencePart {
-  std::vector<size_t> indices;  // Into the request's measures.
-  std::vector<Measure> measures;
-
-  void Add(size_t index, const Measure& measure) {
-    indices.push_back(index);
-    measures.push_back(measure);
+ private:
+  absl::Status Prepare() {
+    if (route_ != Route::kInertiaTree) {
+      native_ = op_.NativeSpectra(head_);
+      spectra_ = native_.get();
+    }
+    if (native_ == nullptr || options_.horizon) {
+      ESS_RETURN_IF_ERROR(LoadMatrix(op_, head_, work_.matrix));
+      ESS_RETURN_IF_ERROR(cancellation_.Check());
+    }
+    if (native_ != nullptr && AllFinite(native_->FrobeniusNorms())) return absl::OkStatus();
+    if (native_ != nullptr) {
+      // Products of the factors overflow. T has the entry to name; without one, T is the way.
+      native_.reset();
+      ESS_RETURN_IF_ERROR(LoadMatrix(op_, head_, work_.matrix));
+    }
+    spectra_ = &work_.dense;
+    return work_.dense.Load(work_.matrix, op_.length(), op_.symmetry(), cancellation_);
   }
+
+  // A route that aborts leaves everything to SVD.
+  absl::Status AskMainRoute(const HeadMeasures& head, double norm) {
+    if (head.Empty() || norm == 0) return absl::OkStatus();
+    spectrum_ = spectra_->Compute(head.request(), cancellation_);
+    const bool aborted = spectrum_.status().code() == absl::StatusCode::kAborted;
+    return aborted ? absl::OkStatus() : spectrum_.status();
+  }
+
+  absl::StatusOr<std::vector<double>> CutBlock(int64_t position) const {
+    const int64_t rows = std::min(*options_.horizon, op_.length() - position);
+    ESS_ASSIGN_OR_RETURN(std::vector<double> sigma,
+                         linalg::BlockSingularValues(work_.matrix, op_.length(), position, rows));
+    if (native_ == nullptr) {
+      for (double& value : sigma) value *= work_.dense.scale();
+    }
+    return sigma;
+  }
+
+  absl::StatusOr<std::vector<int32_t>> CausalRanks() const {
+    if (native_ != nullptr) return native_->CausalRanks(cancellation_);
+    return op_.NativeSpectra(head_)->CausalRanks(cancellation_);
+  }
+
+  const operators::SequenceOperator& op_;
+  const int64_t head_;
+  const EssOptions& options_;
+  const Route route_;
+  HeadWork& work_;
+  const CancellationToken& cancellation_;
+  std::unique_ptr<linalg::BlockSpectra> native_;
+  linalg::BlockSpectra* spectra_ = nullptr;
+  absl::StatusOr<linalg::Spectrum> spectrum_ = absl::AbortedError("not asked");
 };
-
-bool HasUnitOfOperator(Kind kind) {
-  return kind == Kind::kSpectralNorm || kind == Kind::kSingularValues;
-}
 
 }  // namespace
 
 absl::StatusOr<HeadEss> ComputeHead(const operators::SequenceOperator& op, int64_t head,
                                     std::span<const int64_t> positions,
-                                    std::span<const Measure> measures, HeadWork& work,
+                                    std::span<const Measure> measures, const EssOptions& options,
+                                    Route route, HeadWork& work,
                                     const CancellationToken& cancellation) {
-  ESS_RETURN_IF_ERROR(PrepareHead(op, head, work, cancellation));
-  const int64_t length = op.length();
-  HeadEss result{.values = std::vector<std::vector<float>>(measures.size()),
-                 .by_reference = std::vector<bool>(measures.size(), false),
-                 .noise_floor = op.feature_epsilon() * work.spectral_norm * work.scale *
-                                std::sqrt(static_cast<double>(length))};
-  ReferencePart reference;
-  for (size_t m = 0; m < measures.size(); ++m) {
-    const Measure& measure = measures[m];
-    if (measure.kind == Kind::kFrobeniusNorm) {
-      const std::vector<double> norms = linalg::BlockFrobeniusNorms(work.matrix, length);
-      result.values[m] = AtPositions<double>(norms, positions, work.scale);
-    } else if (NeedsReference(measure)) {
-      reference.Add(m, measure);
-    } else {
-      const double tau = measure.kind == Kind::kTolerance ? measure.value / work.scale
-                                                          : measure.value * work.spectral_norm;
-      const absl::StatusOr<std::vector<int32_t>> counts =
-          TreeCounts(tau, positions, work, cancellation);
-      if (counts.ok()) {
-        result.values[m] = AtPositions<int32_t>(*counts, positions, 1);
-      } else if (counts.status().code() == absl::StatusCode::kAborted) {
-        reference.Add(m, {.kind = Kind::kTolerance, .value = tau});
-      } else {
-        return counts.status();
-      }
-    }
-  }
-  if (reference.indices.empty()) return result;
-
-  ESS_ASSIGN_OR_RETURN(
-      std::vector<std::vector<float>> values,
-      ReferenceEss(work.matrix, length, positions, reference.measures, cancellation));
-  for (size_t r = 0; r < reference.indices.size(); ++r) {
-    if (HasUnitOfOperator(reference.measures[r].kind)) {
-      for (float& value : values[r]) value = static_cast<float>(value * work.scale);
-    }
-    result.values[reference.indices[r]] = std::move(values[r]);
-    result.by_reference[reference.indices[r]] = true;
-  }
-  return result;
+  return HeadComputation(op, head, options, route, work, cancellation).Run(positions, measures);
 }
 
 }  // namespace ess

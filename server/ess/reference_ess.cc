@@ -73,23 +73,29 @@ std::vector<float> EvaluateMeasure(const Measure& measure, std::span<const doubl
   return {};
 }
 
-absl::StatusOr<std::vector<std::vector<float>>> ReferenceEss(
-    std::span<const double> matrix, int64_t length, std::span<const int64_t> positions,
-    std::span<const Measure> measures, const CancellationToken& cancellation) {
+absl::StatusOr<std::vector<std::vector<float>>> ReferenceEss(std::span<const double> matrix,
+                                                             int64_t length,
+                                                             std::span<const int64_t> positions,
+                                                             std::span<const Measure> measures,
+                                                             const CancellationToken& cancellation,
+                                                             std::optional<int64_t> horizon) {
+  const auto singular_values = [&](int64_t position) {
+    const int64_t rows = length - position;
+    return linalg::BlockSingularValues(matrix, length, position,
+                                       horizon ? std::min(*horizon, rows) : rows);
+  };
   double head_spectral_norm = 0;
   if (NeedsHeadSpectralNorm(measures)) {
     for (int64_t position = 1; position < length; ++position) {
       ESS_RETURN_IF_ERROR(cancellation.Check());
-      ESS_ASSIGN_OR_RETURN(const std::vector<double> sigma,
-                           linalg::BlockSingularValues(matrix, length, position));
+      ESS_ASSIGN_OR_RETURN(const std::vector<double> sigma, singular_values(position));
       head_spectral_norm = std::max(head_spectral_norm, sigma[0]);
     }
   }
   std::vector<std::vector<float>> values(measures.size());
   for (const int64_t position : positions) {
     ESS_RETURN_IF_ERROR(cancellation.Check());
-    ESS_ASSIGN_OR_RETURN(const std::vector<double> sigma,
-                         linalg::BlockSingularValues(matrix, length, position));
+    ESS_ASSIGN_OR_RETURN(const std::vector<double> sigma, singular_values(position));
     for (size_t m = 0; m < measures.size(); ++m) {
       const std::vector<float> value = EvaluateMeasure(measures[m], sigma, head_spectral_norm);
       values[m].insert(values[m].end(), value.begin(), value.end());

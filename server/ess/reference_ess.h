@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -29,7 +30,8 @@ double EntropyEss(std::span<const double> singular_values);
 std::vector<float> EvaluateMeasure(const Measure& measure, std::span<const double> singular_values,
                                    double head_spectral_norm);
 
-// values[m]: measure m at each position, row-major [positions] or [positions, K].
+// values[m]: measure m at each position, row-major [positions] or [positions, K]. With a horizon,
+// of the cut block T[i : i + horizon, :i].
 //
 // Shapes: `matrix` is T of one head, row-major float64 [length, length].
 // Errors: as BlockSingularValues; kCancelled, kDeadlineExceeded between two positions.
@@ -39,6 +41,7 @@ absl::StatusOr<std::vector<std::vector<float>>> ReferenceEss(std::span<const dou
                                                              int64_t length,
                                                              std::span<const int64_t> positions,
                                                              std::span<const Measure> measures,
-                                                             const CancellationToken& cancellation);
+                                                             const CancellationToken& cancellation,
+                                                             std::optional<int64_t> horizon = {});
 
 }  // namespace ess

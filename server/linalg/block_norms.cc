@@ -5,6 +5,7 @@
 
 #include "server/base/log.h"
 #include "server/base/status_macros.h"
+#include "server/linalg/block_sums.h"
 #include "server/linalg/lanczos.h"
 
 namespace ess::linalg {
@@ -14,51 +15,67 @@ namespace {
 constexpr double kAccuracy = 1e-10;
 // ... or to this one, where shared blocks have the very norm that is asked for.
 constexpr double kWeakestProof = 1e-7;
+// Lanczos looks around with this accuracy, as long as it finds a better position, then settles.
+constexpr double kExploring = 1e-3;
+constexpr double kRounding = 1e-15;
 // Rounds of Lanczos before the bisection takes over, which needs no luck but some forty trees.
 constexpr int kMaxRounds = 16;
 
-double SquaredNorm(std::span<const double> x) {
-  double sum = 0;
-  for (const double entry : x) sum += entry * entry;
-  return sum;
-}
+// What is known of sigma_1 at each position.
+struct Bounds {
+  std::vector<double> lower;
+  std::vector<double> upper;
 
-// For i <= position: sigma_1(H_i) >= ||H_i x|| / ||x|| with x the first i entries of the right
-// singular vector of `top`.
-void BoundsBefore(std::span<const double> matrix, int64_t length, const TopSingularValue& top,
-                  std::span<double> bounds) {
-  const int64_t position = top.right.size();
-  std::vector<double> squares(position + 1, 0.0);
-  for (int64_t row = 1; row < length; ++row) {
-    const double* entries = matrix.data() + row * length;
-    double product = 0;
-    for (int64_t i = 1; i <= std::min(row, position); ++i) {
-      product += entries[i - 1] * top.right[i - 1];
-      squares[i] += product * product;
+  double Best() const { return *std::max_element(lower.begin(), lower.end()); }
+  // Positions that may be above tau.
+  std::vector<int64_t> Open(double tau) const {
+    std::vector<int64_t> positions;
+    for (size_t i = 0; i < upper.size(); ++i) {
+      if (upper[i] > tau) positions.push_back(i);
     }
+    return positions;
   }
+  int64_t MostPromising(std::span<const int64_t> positions) const {
+    return *std::max_element(positions.begin(), positions.end(),
+                             [this](int64_t i, int64_t j) { return lower[i] < lower[j]; });
+  }
+};
+
+// Lower bounds of sigma_1 at every position from the singular vectors of one: for i before it,
+// ||H_i x|| / ||x|| with x the first i entries of the right vector; for i after it, ||H_i^T y|| /
+// ||y|| with y the entries of the left vector from row i on.
+void RaiseBounds(std::span<const double> matrix, int64_t length, const TopSingularValue& top,
+                 std::span<double> bounds) {
+  const int64_t position = top.right.size();
+  std::vector<double> squares(position + 1);
+  RightProductSquares(matrix, length, top.right, squares);
   double norm = 0;
   for (int64_t i = 1; i <= position; ++i) {
     norm += top.right[i - 1] * top.right[i - 1];
     if (norm > 0) bounds[i] = std::max(bounds[i], std::sqrt(squares[i] / norm));
   }
+  squares.resize(length - position);
+  LeftProductSquares(matrix, length, top.left, squares);
+  norm = 0;
+  for (int64_t i = length - 1; i >= position; --i) {
+    norm += top.left[i - position] * top.left[i - position];
+    if (norm > 0) bounds[i] = std::max(bounds[i], std::sqrt(squares[i - position] / norm));
+  }
 }
 
-// For i >= position: sigma_1(H_i) >= ||H_i^T y|| / ||y|| with y the entries of the left singular
-// vector from row i on.
-void BoundsAfter(std::span<const double> matrix, int64_t length, const TopSingularValue& top,
-                 std::span<double> bounds) {
-  const int64_t position = top.right.size();
-  std::vector<double> product(length, 0.0);
-  double norm = 0;
-  for (int64_t i = length - 1; i >= position; --i) {
-    const double weight = top.left[i - position];
-    const double* entries = matrix.data() + i * length;
-    for (int64_t column = 0; column < i; ++column) product[column] += weight * entries[column];
-    norm += weight * weight;
-    const double squares = SquaredNorm({product.data(), static_cast<size_t>(i)});
-    if (norm > 0) bounds[i] = std::max(bounds[i], std::sqrt(squares / norm));
+// Lowers the upper bounds to tau wherever the tree finds no singular value above it.
+absl::Status LowerBounds(double tau, double spectral_norm, std::span<const int64_t> open,
+                         InertiaTree& tree, const CancellationToken& cancellation, Bounds& bounds) {
+  const PositionRange range{open.front(), open.back() + 1};
+  ESS_ASSIGN_OR_RETURN(const BlockCounts result,
+                       tree.CountAbove(tau, spectral_norm, cancellation, range));
+  if (result.uncertainty > kWeakestProof) {
+    return absl::AbortedError("the inertia tree cannot tell which block has the largest norm");
   }
+  for (const int64_t i : open) {
+    if (result.counts[i] == 0) bounds.upper[i] = tau;
+  }
+  return absl::OkStatus();
 }
 
 // Halves the bracket [low, high] of the maximum until it is narrow enough.
@@ -77,16 +94,8 @@ absl::StatusOr<double> Bisect(double low, double high, InertiaTree& tree,
 }  // namespace
 
 std::vector<double> BlockFrobeniusNorms(std::span<const double> matrix, int64_t length) {
-  ESS_CHECK(static_cast<int64_t>(matrix.size()) == length * length);
-  std::vector<double> norms(length, 0.0);
-  for (int64_t row = 1; row < length; ++row) {
-    double sum = 0;
-    for (int64_t i = 1; i <= row; ++i) {
-      const double entry = matrix[row * length + i - 1];
-      sum += entry * entry;
-      norms[i] += sum;
-    }
-  }
+  std::vector<double> norms(length);
+  BlockSquares(matrix, length, norms);
   for (double& norm : norms) norm = std::sqrt(norm);
   return norms;
 }
@@ -94,36 +103,41 @@ std::vector<double> BlockFrobeniusNorms(std::span<const double> matrix, int64_t 
 absl::StatusOr<double> MaxBlockSpectralNorm(std::span<const double> matrix, int64_t length,
                                             InertiaTree& tree,
                                             const CancellationToken& cancellation) {
-  const std::vector<double> upper = BlockFrobeniusNorms(matrix, length);
-  const auto largest = std::max_element(upper.begin(), upper.end());
+  Bounds bounds{.lower = std::vector<double>(length, 0.0),
+                .upper = BlockFrobeniusNorms(matrix, length)};
+  const auto largest = std::max_element(bounds.upper.begin(), bounds.upper.end());
   if (*largest == 0) return 0.0;
+  const double ceiling = *largest;
 
-  int64_t candidate = largest - upper.begin();
-  double best = 0;
-  std::vector<double> lower(length, 0.0);
+  int64_t candidate = largest - bounds.upper.begin();
+  double accuracy = kExploring;
+  double asked = 0;  // The tree was asked for singular values above this.
   for (int round = 0; round < kMaxRounds; ++round) {
-    ESS_ASSIGN_OR_RETURN(const TopSingularValue top,
-                         LargestSingularValue(matrix, length, candidate, round, cancellation));
-    best = std::max(best, top.sigma);
-    lower[candidate] = std::max(lower[candidate], top.sigma);
-    BoundsBefore(matrix, length, top, lower);
-    BoundsAfter(matrix, length, top, lower);
-    candidate = std::max_element(lower.begin(), lower.end()) - lower.begin();
-    if (lower[candidate] > best * (1 + kAccuracy)) continue;
+    ESS_ASSIGN_OR_RETURN(
+        const TopSingularValue top,
+        LargestSingularValue(matrix, length, candidate, round, accuracy, cancellation));
+    bounds.lower[candidate] = std::max(bounds.lower[candidate], top.sigma);
+    RaiseBounds(matrix, length, top, bounds.lower);
+    const double best = bounds.Best();
+    std::vector<int64_t> open = bounds.Open(best * (1 + kAccuracy / 2));
+    if (open.empty()) return best;
 
-    best = std::max(best, lower[candidate]);
-    ESS_ASSIGN_OR_RETURN(const BlockCounts result,
-                         tree.CountAbove(best * (1 + kAccuracy / 2), best, cancellation));
-    if (result.uncertainty > kWeakestProof) {
-      return absl::AbortedError("the inertia tree cannot tell which block has the largest norm");
-    }
-    candidate = -1;
-    for (int64_t i = 1; i < length; ++i) {
-      if (result.counts[i] > 0 && (candidate < 0 || lower[i] > lower[candidate])) candidate = i;
-    }
-    if (candidate < 0) return best;
+    const int64_t next = bounds.MostPromising(open);
+    const bool moves = bounds.lower[next] > top.sigma * (1 + kExploring);
+    const bool settled =
+        accuracy == kRounding && bounds.lower[next] <= top.sigma * (1 + kAccuracy) && best > asked;
+    candidate = next;
+    accuracy = moves ? kExploring : kRounding;
+    if (!settled) continue;
+
+    asked = best * (1 + kAccuracy / 2);
+    ESS_RETURN_IF_ERROR(LowerBounds(asked, best, open, tree, cancellation, bounds));
+    open = bounds.Open(asked);
+    if (open.empty()) return best;
+    candidate = bounds.MostPromising(open);
+    accuracy = kExploring;
   }
-  return Bisect(best, *largest, tree, cancellation);
+  return Bisect(bounds.Best(), ceiling, tree, cancellation);
 }
 
 }  // namespace ess::linalg

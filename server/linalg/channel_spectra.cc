@@ -79,7 +79,7 @@ absl::Status ChannelSpectra::Load(const ChannelRecurrence& recurrence, int64_t c
 }
 
 double ChannelSpectra::ScaledTolerance(double tolerance, int64_t lane) const {
-  return std::ldexp(tolerance * kTieNudge, -group_.exponent(lane));
+  return std::ldexp(tolerance * kTieFactor, -group_.exponent(lane));
 }
 
 int64_t ChannelSpectra::FormsWork() const {
@@ -181,7 +181,7 @@ void ChannelSpectra::AnswerPosition(const ChannelRequest& request, int64_t posit
     const std::vector<double> tops(values_.get(), values_.get() + lanes());
     for (size_t k = 0; k < request.fractions.size(); ++k) {
       for (int64_t lane = 0; lane < lanes(); ++lane) {
-        thresholds_[lane] = request.fractions[k] * tops[lane] * kTieNudge;
+        thresholds_[lane] = request.fractions[k] * tops[lane] * kTieFactor;
       }
       count_into(answers.fraction_counts, k);
     }

@@ -20,7 +20,8 @@
 #pragma once
 
 #include <array>
-#include <cstddef>
+#include <span>
+#include <vector>
 
 namespace ess::linalg {
 
@@ -36,7 +37,9 @@ struct EntropyNode {
   EntropyWeights without_last;
 };
 
-inline constexpr std::size_t kEntropyShifts = 20;
+inline constexpr int kEntropyShifts = 20;
+// Largest ratio of the scale to F that keeps the error below 1e-4.
+inline constexpr double kLargestScaleRatio = 8;
 
 inline constexpr std::array<EntropyNode, kEntropyShifts + 1> kEntropyRule = {{
     {1.5448986725154417,
@@ -124,5 +127,18 @@ inline constexpr std::array<EntropyNode, kEntropyShifts + 1> kEntropyRule = {{
      {0.17385718676593864, 0.43320231043448915},
      {0.09345861582126855, 0.5501447897021341}},
 }};
+
+struct EntropyEstimate {
+  double entropy = 0;  // exp(-sum p ln p), p = sigma / sum sigma.
+  double error = 0;    // Relative; see SpreadErrors.
+};
+
+// `log_dets[j]`: phi_j; `square`: (F / s)^2, not 0; `rank_bound`: the smaller side of H.
+EntropyEstimate EstimateEntropy(const std::array<double, kEntropyShifts>& log_dets, double square,
+                                double rank_bound);
+
+// The largest error within 4 positions of each one whose own is not 0. The error at one position
+// can be too small by accident, but not at nine.
+std::vector<double> SpreadErrors(std::span<const double> errors);
 
 }  // namespace ess::linalg

@@ -1,31 +1,53 @@
 // Compiled once per instruction set by Highway; the best one of the machine is chosen at run time.
 #include "server/linalg/exponentials.h"
 
-#include <cstdint>
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "server/linalg/exponentials.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
-
-// After foreach_target.h, whatever the order of names.
+// After foreach_target: it is compiled once per instruction set, too.
 #include "hwy/contrib/math/math-inl.h"
-#include "server/linalg/float64_vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace ess::linalg::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
 
-void ExponentiateOnTarget(double* values, int64_t count) {
-  const Float64 d;
-  int64_t k = 0;
-  for (; k + kLanes <= count; k += kLanes) {
-    hn::StoreU(hn::Exp(d, hn::LoadU(d, values + k)), d, values + k);
+// Highway's exponential leaves its range above this, and makes 0 of a NaN.
+constexpr double kLargest = 700;
+
+constexpr size_t kMaxLanes = 8;
+using Vector = hn::CappedTag<double, kMaxLanes>;
+
+// One vector of values, in place.
+void ExponentiateVector(double* values) {
+  const Vector d;
+  const auto x = hn::LoadU(d, values);
+  const auto result = hn::Exp(d, x);
+  if (hn::AllTrue(d, hn::Le(x, hn::Set(d, kLargest)))) [[likely]] {
+    hn::StoreU(result, d, values);
+    return;
   }
+  HWY_ALIGN double in_range[kMaxLanes];
+  hn::StoreU(result, d, in_range);
+  for (size_t lane = 0; lane < hn::Lanes(d); ++lane) {
+    values[lane] = values[lane] <= kLargest ? in_range[lane] : std::exp(values[lane]);
+  }
+}
+
+void ExponentiateOnTarget(double* values, size_t count) {
+  const Vector d;
+  const size_t lanes = hn::Lanes(d);
+  size_t k = 0;
+  for (; k + lanes <= count; k += lanes) ExponentiateVector(values + k);
   if (k == count) return;
-  HWY_ALIGN double rest[kLanes] = {};
-  for (int64_t i = k; i < count; ++i) rest[i - k] = values[i];
-  hn::Store(hn::Exp(d, hn::Load(d, rest)), d, rest);
-  for (int64_t i = k; i < count; ++i) values[i] = rest[i - k];
+  HWY_ALIGN double rest[kMaxLanes] = {};
+  std::copy(values + k, values + count, rest);
+  ExponentiateVector(rest);
+  std::copy_n(rest, count - k, values + k);
 }
 
 }  // namespace ess::linalg::HWY_NAMESPACE
@@ -34,13 +56,11 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace ess::linalg {
 namespace {
-
 HWY_EXPORT(ExponentiateOnTarget);
-
 }  // namespace
 
-void Exponentiate(std::span<double> values) {
-  HWY_DYNAMIC_DISPATCH(ExponentiateOnTarget)(values.data(), static_cast<int64_t>(values.size()));
+void ExponentiateInPlace(std::span<double> values) {
+  HWY_DYNAMIC_DISPATCH(ExponentiateOnTarget)(values.data(), values.size());
 }
 
 }  // namespace ess::linalg

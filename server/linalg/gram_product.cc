@@ -7,42 +7,10 @@
 #define HWY_TARGET_INCLUDE "server/linalg/gram_product.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+#include "server/linalg/row_kernels-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace ess::linalg::HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
-
-// Four sums hide the latency of the additions.
-double DotRow(const double* x, const double* y, int64_t count) {
-  const hn::ScalableTag<double> d;
-  const int64_t lanes = hn::Lanes(d);
-  auto sum0 = hn::Zero(d);
-  auto sum1 = hn::Zero(d);
-  auto sum2 = hn::Zero(d);
-  auto sum3 = hn::Zero(d);
-  int64_t k = 0;
-  for (; k + 4 * lanes <= count; k += 4 * lanes) {
-    sum0 = hn::MulAdd(hn::LoadU(d, x + k), hn::LoadU(d, y + k), sum0);
-    sum1 = hn::MulAdd(hn::LoadU(d, x + k + lanes), hn::LoadU(d, y + k + lanes), sum1);
-    sum2 = hn::MulAdd(hn::LoadU(d, x + k + 2 * lanes), hn::LoadU(d, y + k + 2 * lanes), sum2);
-    sum3 = hn::MulAdd(hn::LoadU(d, x + k + 3 * lanes), hn::LoadU(d, y + k + 3 * lanes), sum3);
-  }
-  const auto sum = hn::Add(hn::Add(sum0, sum1), hn::Add(sum2, sum3));
-  double total = hn::GetLane(hn::SumOfLanes(d, sum));
-  for (; k < count; ++k) total += x[k] * y[k];
-  return total;
-}
-
-void AddScaledRow(double factor, const double* x, double* y, int64_t count) {
-  const hn::ScalableTag<double> d;
-  const int64_t lanes = hn::Lanes(d);
-  const auto scale = hn::Set(d, factor);
-  int64_t k = 0;
-  for (; k + lanes <= count; k += lanes) {
-    hn::StoreU(hn::MulAdd(scale, hn::LoadU(d, x + k), hn::LoadU(d, y + k)), d, y + k);
-  }
-  for (; k < count; ++k) y[k] += factor * x[k];
-}
 
 void GramProductOnTarget(const BlockView& block, const double* x, double* image, double* result) {
   std::fill_n(result, block.columns, 0.0);
@@ -53,6 +21,21 @@ void GramProductOnTarget(const BlockView& block, const double* x, double* image,
   }
 }
 
+void OrthogonalizeOnTarget(const double* basis, int64_t count, double* x, int64_t size) {
+  for (int pass = 0; pass < 2; ++pass) {
+    for (int64_t k = 0; k < count; ++k) {
+      const double* direction = basis + k * size;
+      AddScaledRow(-DotRow(direction, x, size), direction, x, size);
+    }
+  }
+}
+
+double DotOnTarget(const double* x, const double* y, int64_t size) { return DotRow(x, y, size); }
+
+void AddScaledOnTarget(double factor, const double* x, double* y, int64_t size) {
+  AddScaledRow(factor, x, y, size);
+}
+
 }  // namespace ess::linalg::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -60,11 +43,27 @@ HWY_AFTER_NAMESPACE();
 namespace ess::linalg {
 namespace {
 HWY_EXPORT(GramProductOnTarget);
+HWY_EXPORT(OrthogonalizeOnTarget);
+HWY_EXPORT(DotOnTarget);
+HWY_EXPORT(AddScaledOnTarget);
 }  // namespace
 
 void GramProduct(const BlockView& block, std::span<const double> x, std::span<double> image,
                  std::span<double> result) {
   HWY_DYNAMIC_DISPATCH(GramProductOnTarget)(block, x.data(), image.data(), result.data());
+}
+
+void Orthogonalize(std::span<const double> basis, std::span<double> x) {
+  const int64_t size = x.size();
+  HWY_DYNAMIC_DISPATCH(OrthogonalizeOnTarget)(basis.data(), basis.size() / size, x.data(), size);
+}
+
+double Dot(std::span<const double> x, std::span<const double> y) {
+  return HWY_DYNAMIC_DISPATCH(DotOnTarget)(x.data(), y.data(), x.size());
+}
+
+void AddScaled(double factor, std::span<const double> x, std::span<double> y) {
+  HWY_DYNAMIC_DISPATCH(AddScaledOnTarget)(factor, x.data(), y.data(), x.size());
 }
 
 }  // namespace ess::linalg

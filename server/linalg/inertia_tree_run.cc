@@ -36,10 +36,18 @@ class TreeRun {
     }
     for (const bool second : {false, true}) {
       if (!meter_.status().ok()) return;
+      if (!IsWanted(node, second)) continue;
       const ArenaScope scope(arena_);
       const bool identity_pivot = (second ? node.c : node.a).is_identity();
       Visit(identity_pivot ? EliminateIdentity(node, second) : EliminatePanel(node, second));
     }
+  }
+
+  bool IsWanted(const TreeNode& node, bool second) const {
+    const int64_t middle = node.first_position + node.first_half();
+    return second ? problem_.wanted.end > middle &&
+                        problem_.wanted.begin < node.first_position + node.width
+                  : problem_.wanted.begin < middle && problem_.wanted.end > node.first_position;
   }
 
   // The half of the positions that a child keeps, before anything is subtracted.
@@ -218,11 +226,15 @@ int64_t ScratchBelow(int64_t width, bool a_is_identity, bool c_is_identity) {
 
 }  // namespace
 
+int64_t TreeScratch(const TreeNode& root) {
+  const int64_t first_half = root.first_half();
+  return std::max(StripCount(first_half) * kStrip * first_half,
+                  ScratchBelow(root.width, root.a.is_identity(), root.c.is_identity()));
+}
+
 int64_t TreeScratch(int64_t width) {
-  const int64_t first_half = FirstHalf(width);
-  const int64_t gram_strips = StripCount(first_half) * kStrip * first_half;
-  return std::max(
-      {gram_strips, ScratchBelow(width, true, true), ScratchBelow(width, false, false)});
+  const TreeNode identity{.width = width};
+  return std::max(TreeScratch(identity), ScratchBelow(width, false, false));
 }
 
 absl::Status ComputeRootGrams(const TreeNode& root, double* columns, double* rows, Arena& arena,

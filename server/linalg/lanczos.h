@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "server/base/cancellation.h"
 
@@ -16,16 +17,27 @@ struct TopSingularValue {
   std::vector<double> left;   // [L - i], H_i right / sigma.
 };
 
-// Lanczos on H_i^T H_i with full reorthogonalization, from a random vector of the given seed, until
-// the value stands still to 1e-15. That is sigma_1 unless the start was almost orthogonal to its
-// vector, which MaxBlockSpectralNorm finds out.
+// image = H x [rows], result = H^T image [columns].
+using GramFunction = absl::FunctionRef<void(std::span<const double> x, std::span<double> image,
+                                            std::span<double> result)>;
+
+// Lanczos on H^T H with full reorthogonalization, from a random vector of the given seed, until the
+// value rises by less than `accuracy` of itself in five steps. With 1e-15 that is sigma_1 unless
+// the start was almost orthogonal to its vector, which a count of singular values above it finds
+// out.
 //
-// Shapes: `matrix` is T, row-major [length, length]; 1 <= position < length.
+// REQUIRES: rows, columns >= 1.
 // Errors: kCancelled, kDeadlineExceeded.
-// Cost:   4 i (L - i) operations a step, 10 to 100 steps.
+// Cost:   10 to 100 products at 1e-15, 5 to 20 at 1e-3.
+absl::StatusOr<TopSingularValue> LargestSingularValue(int64_t rows, int64_t columns,
+                                                      GramFunction multiply, uint64_t seed,
+                                                      double accuracy,
+                                                      const CancellationToken& cancellation);
+
+// The same of one block. Shapes: `matrix` is T, row-major [length, length]; 1 <= position < length.
 absl::StatusOr<TopSingularValue> LargestSingularValue(std::span<const double> matrix,
                                                       int64_t length, int64_t position,
-                                                      uint64_t seed,
+                                                      uint64_t seed, double accuracy,
                                                       const CancellationToken& cancellation);
 
 }  // namespace ess::linalg

@@ -214,7 +214,7 @@ HWY_NOINLINE void Entropies(int64_t size, const double* squares, const double* s
   EntropySums all{Zero(), Zero()};
   EntropySums without_first = all;
   EntropySums without_last = all;
-  for (size_t first = 0; first < kEntropyShifts; first += kTogether) {
+  for (int first = 0; first < kEntropyShifts; first += kTogether) {
     Vec logs[kTogether];
     LogDeterminants<kTogether>(size, squares, &kEntropyRule[first], logs);
     for (int j = 0; j < kTogether; ++j) {

@@ -30,9 +30,9 @@ HWY_INLINE void PackRows(MatrixView source, int64_t rows, int64_t columns, doubl
   }
 }
 
-// to[r][c] = from[c][r] for an 8 x 8 block; `to` is in a strip of 24.
+// to[r][c] = from[c][r] for an 8 x 8 block.
 HWY_INLINE void TransposeBlock(const double* HWY_RESTRICT from, int64_t from_stride,
-                               double* HWY_RESTRICT to) {
+                               double* HWY_RESTRICT to, int64_t to_stride) {
 #if HWY_MAX_BYTES >= 32
   const hn::CappedTag<double, 4> d;
   for (int64_t r = 0; r < kBlock; r += 4) {
@@ -47,16 +47,16 @@ HWY_INLINE void TransposeBlock(const double* HWY_RESTRICT from, int64_t from_str
       const auto y1 = hn::InterleaveUpper(d, x0, x1);
       const auto y2 = hn::InterleaveLower(d, x2, x3);
       const auto y3 = hn::InterleaveUpper(d, x2, x3);
-      double* target = to + r * kStrip + c;
+      double* target = to + r * to_stride + c;
       hn::StoreU(hn::ConcatLowerLower(d, y2, y0), d, target);
-      hn::StoreU(hn::ConcatLowerLower(d, y3, y1), d, target + kStrip);
-      hn::StoreU(hn::ConcatUpperUpper(d, y2, y0), d, target + 2 * kStrip);
-      hn::StoreU(hn::ConcatUpperUpper(d, y3, y1), d, target + 3 * kStrip);
+      hn::StoreU(hn::ConcatLowerLower(d, y3, y1), d, target + to_stride);
+      hn::StoreU(hn::ConcatUpperUpper(d, y2, y0), d, target + 2 * to_stride);
+      hn::StoreU(hn::ConcatUpperUpper(d, y3, y1), d, target + 3 * to_stride);
     }
   }
 #else
   for (int64_t r = 0; r < kBlock; ++r) {
-    for (int64_t c = 0; c < kBlock; ++c) to[r * kStrip + c] = from[c * from_stride + r];
+    for (int64_t c = 0; c < kBlock; ++c) to[r * to_stride + c] = from[c * from_stride + r];
   }
 #endif
 }
@@ -69,7 +69,8 @@ HWY_INLINE void PackTransposed(MatrixView source, int64_t rows, int64_t columns,
     double* to = strips + column / kStrip * kStrip * rows + column % kStrip;
     const int64_t end = upper_only ? std::min(rows, column + kBlock) : rows;
     for (int64_t row = 0; row < end; row += kBlock) {
-      TransposeBlock(source.data + column * source.stride + row, source.stride, to + row * kStrip);
+      TransposeBlock(source.data + column * source.stride + row, source.stride, to + row * kStrip,
+                     kStrip);
     }
   }
 }

@@ -122,19 +122,20 @@ HWY_INLINE void FactorRows(const Panel& panel, int64_t row, int64_t finished, Pi
   const PivotBlock pivot = FactorPivotBlock(tile);
   result.pivot_sum += pivot.Sum(sum);
   result.singular_pivot |= pivot.singular;
-  SolveTile(0, lhs, above, pivot, tile,
+  SolveTile(0, lhs, above, pivot, tile, tile,
             panel.V(diagonal) + offset / kBlock * v_stride + row * kBlock, v_stride, diagonal_width,
             growth);
   for (int64_t strip = diagonal + 1; strip < panel.strips(); ++strip) {
-    SolveTile(depth, lhs, panel.U(strip) + finished * kStrip, pivot, panel.U(strip) + row * kStrip,
+    double* below = panel.U(strip) + row * kStrip;
+    SolveTile(depth, lhs, panel.U(strip) + finished * kStrip, pivot, below, below,
               panel.V(strip) + row * kBlock, v_stride, panel.WidthOf(strip), growth);
   }
 }
 
 // Left-looking LDL^T without exchanges; stops early, with part of the result, when the meter says
 // so. `growth` [8] keeps the largest |U V| of each lane.
-HWY_NOINLINE PanelResult FactorPanel(const Panel& panel, PivotSum sum, double* growth,
-                                     WorkMeter& meter) {
+inline HWY_NOINLINE PanelResult FactorPanel(const Panel& panel, PivotSum sum, double* growth,
+                                            WorkMeter& meter) {
   PanelResult result;
   for (int64_t first = 0; first < panel.pivots; first += kFactorBlock) {
     const int64_t count = std::min(kFactorBlock, panel.pivots - first);

@@ -9,7 +9,8 @@
 
 namespace ess::linalg {
 
-// Singular values of H_i = T[i:, :i] in descending order: min(i, L - i) of them, none at i = 0.
+// Singular values of H_i = T[i:, :i] in descending order: min(i, L - i) of them, none at i = 0. The
+// second form cuts the block to its first `rows` rows, T[i : i + rows, :i]; rows <= L - i.
 //
 // Shapes: `matrix` is T, row-major [length, length].
 // Errors: kInternal           the SVD did not converge or an entry is not finite.
@@ -18,5 +19,8 @@ namespace ess::linalg {
 //         LibTorch, on the calling thread alone.
 absl::StatusOr<std::vector<double>> BlockSingularValues(std::span<const double> matrix,
                                                         int64_t length, int64_t position);
+absl::StatusOr<std::vector<double>> BlockSingularValues(std::span<const double> matrix,
+                                                        int64_t length, int64_t position,
+                                                        int64_t rows);
 
 }  // namespace ess::linalg

@@ -6,18 +6,39 @@
 #include <cstdint>
 #include <vector>
 
+#include "server/linalg/tree_workspace.h"
+
 namespace ess::linalg {
+
+constexpr int64_t RoundUpToBlock(int64_t count) { return (count + kBlock - 1) / kBlock * kBlock; }
 
 // Positions [first, first + width) between the states h_{first - 1} and h_{first + width - 1}.
 // Post-read below; pre-read, row r of `output` and `inside` lacks the factor A_{first + r}.
-// Products only, never quotients: gates of 0 are legal.
+// Products only, never quotients: gates of 0 are legal. P is N and W is the width, each rounded up
+// to a multiple of 8; what is beyond N, beyond the width or beyond L is 0.
 struct StateWindow {
-  // A_{last} ... A_{first}: its diagonal [N] when the state space is diagonal, else [N, N].
+  // Sets the sizes and zeroes `inside`; the other numbers are any.
+  void Resize(int64_t transition_size, int64_t padded_states, int64_t padded_width) {
+    transition.resize(transition_size);
+    output.resize(padded_width * padded_states);
+    input.resize(padded_states * padded_width);
+    inside.assign(padded_width * padded_width, 0.0);
+  }
+
+  // A_{last} ... A_{first} in the form of its StateSpace::transition_kind.
   std::vector<double> transition;
-  std::vector<double> output;  // [width, N]: row r is c_{first+r} A_{first+r} ... A_{first}.
-  std::vector<double> input;   // [N, width]: column j is A_{last} ... A_{first+j+1} b_{first+j}.
-  // [width, width]: T[first + r, first + j] for j < r; 0 elsewhere.
+  std::vector<double> output;  // [W, P]: row r is c_{first+r} A_{first+r} ... A_{first}.
+  std::vector<double> input;   // [P, W]: column j is A_{last} ... A_{first+j+1} b_{first+j}.
+  // [W, W]: T[first + r, first + j] for j < r; 0 elsewhere.
   std::vector<double> inside;
+  Arena scratch;  // FillWindow's own.
+};
+
+// What every A_t is, and so their products.
+enum class TransitionKind {
+  kDiagonal,  // [P]: the diagonal.
+  kPairs,     // [P]: for states 2 s and 2 s + 1, x and y of the block [x, -y; y, x].
+  kDense,     // [P, P].
 };
 
 // Immutable.
@@ -27,11 +48,10 @@ class StateSpace {
 
   virtual int64_t length() const = 0;  // L
   virtual int64_t states() const = 0;  // N, real; a complex state counts twice.
-  // Whether every A_t is diagonal.
-  virtual bool diagonal() const = 0;
+  virtual TransitionKind transition_kind() const = 0;
 
-  // Fills the window. Positions from L on have b = c = 0 and A = I.
-  // Cost: about 6 width N (width + N) operations; with dense A_t, width N^3 at worst.
+  // REQUIRES: 0 <= first < length(), width >= 1. Positions from L on have b = c = 0 and A = I.
+  // Cost: about 6 W N (W + N) operations; with dense A_t that have no structure, 3 W N^3.
   virtual void FillWindow(int64_t first, int64_t width, StateWindow& window) const = 0;
 };
 

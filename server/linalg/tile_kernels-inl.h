@@ -109,12 +109,16 @@ struct PivotBlock {
   bool singular = false;
 
   double Sum(PivotSum sum) const {
-    return sum == PivotSum::kLogAbs ? std::log(std::abs(product)) : static_cast<double>(negative);
+    if (sum == PivotSum::kNegative) return static_cast<double>(negative);
+    if (std::isnormal(product)) return std::log(std::abs(product));
+    double logarithm = 0;  // The product of 8 pivots left the range of numbers.
+    for (const double x : inverse) logarithm -= std::log(std::abs(x));
+    return logarithm;
   }
 };
 
 // `tile` is the upper triangle of the block in a strip of 24.
-HWY_NOINLINE PivotBlock FactorPivotBlock(const double* tile) {
+inline HWY_NOINLINE PivotBlock FactorPivotBlock(const double* tile) {
   const Float64 d;
   PivotBlock pivot;
   HWY_ALIGN double row[kBlock][kBlock];
@@ -142,13 +146,13 @@ HWY_NOINLINE PivotBlock FactorPivotBlock(const double* tile) {
   return pivot;
 }
 
-// Finishes 8 rows of U: subtracts the product with the rows above, solves with the pivot block,
-// stores U in place and V = D^-1 U in strips of 8 (`scaled`, `scaled_stride` apart), and keeps the
-// largest |U V| of each lane in `growth` [8].
+// Finishes 8 rows of U: subtracts from `source` (which may be `tile`) the product with the rows
+// above, solves with the pivot block, stores U in `tile` and V = D^-1 U in strips of 8 (`scaled`,
+// `scaled_stride` apart), and keeps the largest |U V| of each lane in `growth` [8].
 template <int kVectors>
 HWY_NOINLINE void SolveRegisterTile(int64_t depth, const double* lhs, const double* rhs,
-                                    const PivotBlock& pivot, double* tile, double* scaled,
-                                    int64_t scaled_stride, double* growth) {
+                                    const PivotBlock& pivot, const double* source, double* tile,
+                                    double* scaled, int64_t scaled_stride, double* growth) {
   const Float64 d;
   Vec rows[kBlock][kVectors];
   Accumulate<kBlock, kVectors, kBlock>(depth, lhs, rhs, rows);
@@ -156,7 +160,7 @@ HWY_NOINLINE void SolveRegisterTile(int64_t depth, const double* lhs, const doub
   for (int r = 0; r < kBlock; ++r) {
 #pragma GCC unroll 3
     for (int v = 0; v < kVectors; ++v) {
-      rows[r][v] = hn::Sub(hn::LoadU(d, tile + r * kStrip + v * kLanes), rows[r][v]);
+      rows[r][v] = hn::Sub(hn::LoadU(d, source + r * kStrip + v * kLanes), rows[r][v]);
     }
   }
 #pragma GCC unroll 8
@@ -189,16 +193,16 @@ HWY_NOINLINE void SolveRegisterTile(int64_t depth, const double* lhs, const doub
 
 // The same for `columns` (8, 16 or 24) columns.
 HWY_INLINE void SolveTile(int64_t depth, const double* lhs, const double* rhs,
-                          const PivotBlock& pivot, double* tile, double* scaled,
-                          int64_t scaled_stride, int64_t columns, double* growth) {
+                          const PivotBlock& pivot, const double* source, double* tile,
+                          double* scaled, int64_t scaled_stride, int64_t columns, double* growth) {
   if constexpr (kSolveVectors == 3) {
     const auto solve = columns == 24   ? SolveRegisterTile<3>
                        : columns == 16 ? SolveRegisterTile<2>
                                        : SolveRegisterTile<1>;
-    solve(depth, lhs, rhs, pivot, tile, scaled, scaled_stride, growth);
+    solve(depth, lhs, rhs, pivot, source, tile, scaled, scaled_stride, growth);
   } else {
     for (int64_t column = 0; column < columns; column += kLanes) {
-      SolveRegisterTile<1>(depth, lhs, rhs + column, pivot, tile + column,
+      SolveRegisterTile<1>(depth, lhs, rhs + column, pivot, source + column, tile + column,
                            scaled + column / kBlock * scaled_stride + column % kBlock,
                            scaled_stride, growth);
     }

@@ -2,12 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <new>
+#include <limits>
 
 #include "absl/status/status.h"
 #include "server/base/cancellation.h"
 #include "server/base/log.h"
+#include "server/linalg/number_buffer.h"
 
 namespace ess::linalg {
 
@@ -35,30 +35,20 @@ constexpr int64_t StrideFor(int64_t width) { return width >= 64 ? width + kBlock
 // Scratch handed out in stack order. Thread-compatible.
 class Arena {
  public:
-  void Reserve(int64_t capacity) {
-    if (capacity <= capacity_) return;
-    memory_.reset();
-    memory_.reset(static_cast<double*>(::operator new(capacity * sizeof(double), kAlignment)));
-    capacity_ = capacity;
-  }
+  void Reserve(int64_t capacity) { memory_.Reserve(capacity); }
   static constexpr int64_t Rounded(int64_t count) { return (count + kBlock - 1) / kBlock * kBlock; }
 
   // Valid until the ArenaScope around it ends; the numbers are not initialized.
   double* Allocate(int64_t count) {
-    double* result = memory_.get() + used_;
+    double* result = memory_.data() + used_;
     used_ += Rounded(count);
-    ESS_CHECK(used_ <= capacity_);
+    ESS_CHECK(used_ <= memory_.capacity());
     return result;
   }
 
  private:
   friend class ArenaScope;
-  static constexpr std::align_val_t kAlignment{64};
-  struct Free {
-    void operator()(double* memory) const { ::operator delete(memory, kAlignment); }
-  };
-  std::unique_ptr<double, Free> memory_;
-  int64_t capacity_ = 0;
+  NumberBuffer memory_;
   int64_t used_ = 0;
 };
 
@@ -126,8 +116,16 @@ enum class PivotSum {
   kLogAbs,    // log |pivot|: the logarithm of the determinant.
 };
 
+// Half-open.
+struct PositionRange {
+  int64_t begin = 0;
+  int64_t end = std::numeric_limits<int64_t>::max();
+};
+
 struct TreeProblem {
   TreeNode root;
+  // Positions that are asked for, counted as the root counts them: the tree goes nowhere else.
+  PositionRange wanted{};
   RootGrams grams{};
   // The multiples of the identity that an A or C without data stands for. Not 0.
   double a_identity = 0;

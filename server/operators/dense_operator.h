@@ -25,6 +25,7 @@ class DenseOperator final : public SequenceOperator {
   double feature_epsilon() const override;
   void DenseHead(int64_t head, std::span<double> out) const override;
   at::Tensor Apply(const at::Tensor& u) const override;
+  const at::Tensor* dense_maps() const override { return &maps_; }
 
  private:
   const at::Tensor maps_;

@@ -3,83 +3,117 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <vector>
+#include <complex>
 
 #include "server/base/log.h"
-#include "server/operators/feature_dtype.h"
+#include "server/linalg/diagonal_state_space.h"
+#include "server/linalg/recurrent_spectra.h"
+#include "server/linalg/stepped_state_space.h"
+#include "server/operators/recurrence.h"
 
 namespace ess::operators {
-namespace {
-
-at::Tensor Float64OnCpu(const at::Tensor& tensor) {
-  ESS_CHECK(tensor.dim() == 3 && tensor.is_floating_point());
-  return tensor.to(at::kCPU, at::kDouble).contiguous();
-}
-
-double Dot(const double* x, const double* y, int64_t count) {
-  double sum = 0;
-  for (int64_t n = 0; n < count; ++n) sum += x[n] * y[n];
-  return sum;
-}
-
-}  // namespace
 
 DiagonalRecurrence::DiagonalRecurrence(const at::Tensor& a, const at::Tensor& b,
-                                       const at::Tensor& c)
-    : a_(Float64OnCpu(a)),
-      b_(Float64OnCpu(b)),
-      c_(Float64OnCpu(c)),
-      feature_epsilon_(std::max({FeatureEpsilon(a.scalar_type()), FeatureEpsilon(b.scalar_type()),
-                                 FeatureEpsilon(c.scalar_type())})) {
-  ESS_CHECK(b_.sizes() == c_.sizes());
-  ESS_CHECK(a_.size(0) == b_.size(0) && a_.size(1) == b_.size(1));
-  ESS_CHECK(a_.size(2) == b_.size(2) || a_.size(2) == 1);
+                                       const at::Tensor& c, bool read_before)
+    : dtype_(a.is_complex() || b.is_complex() || c.is_complex() ? at::kComplexDouble : at::kDouble),
+      batch_shape_(BatchShape({{a, 2}, {b, 2}, {c, 2}})),
+      a_({a, 2}, batch_shape_, dtype_),
+      b_({b, 2}, batch_shape_, dtype_),
+      c_({c, 2}, batch_shape_, dtype_),
+      read_before_(read_before) {
+  ESS_CHECK(b_.size(0) == c_.size(0) && b_.size(1) == c_.size(1));
+  ESS_CHECK(a_.size(0) == b_.size(0) && (one_gate() || a_.size(1) == b_.size(1)));
+}
+
+double DiagonalRecurrence::feature_epsilon() const {
+  return std::max({a_.feature_epsilon(), b_.feature_epsilon(), c_.feature_epsilon()});
+}
+
+template <typename Scalar>
+void DiagonalRecurrence::WriteHead(int64_t head, std::span<double> out) const {
+  const int64_t N = b_.size(1);
+  const int64_t gates = a_.size(1);
+  const Scalar* a = a_.Head<Scalar>(head).data();
+  const Scalar* b = b_.Head<Scalar>(head).data();
+  const auto advance = [&](int64_t t, StateColumns<Scalar>& state) {
+    for (int64_t n = 0; n < N; ++n) {
+      const Scalar gate = a[t * gates + (gates == 1 ? 0 : n)];
+      for (Scalar& value : state[n]) value *= gate;
+    }
+  };
+  const auto input = [&](int64_t t, int64_t n) { return b[t * N + n]; };
+  WriteRecurrence(length(), c_.Head<Scalar>(head), read_before_, advance, input, out);
 }
 
 void DiagonalRecurrence::DenseHead(int64_t head, std::span<double> out) const {
-  ESS_CHECK(head >= 0 && head < head_count());
-  const int64_t L = length();
-  const int64_t N = b_.size(2);
-  ESS_CHECK(static_cast<int64_t>(out.size()) == L * L);
-  const double* a = a_.const_data_ptr<double>() + head * L * a_.size(2);
-  const double* b = b_.const_data_ptr<double>() + head * L * N;
-  const double* c = c_.const_data_ptr<double>() + head * L * N;
-  const bool one_gate = a_.size(2) == 1;
-
-  // Row j of `decayed` is b_j times the gates of the rows passed since: what is left of input j.
-  std::vector<double> decayed(one_gate ? L : L * N);
-  for (int64_t i = 0; i < L; ++i) {
-    double* row = out.data() + i * L;
-    for (int64_t j = 0; j < i; ++j) {
-      if (one_gate) {
-        decayed[j] *= a[i];
-        row[j] = decayed[j] * Dot(c + i * N, b + j * N, N);
-      } else {
-        double* left = decayed.data() + j * N;
-        for (int64_t n = 0; n < N; ++n) left[n] *= a[i * N + n];
-        row[j] = Dot(c + i * N, left, N);
-      }
-    }
-    if (one_gate) {
-      decayed[i] = 1;
-    } else {
-      std::copy_n(b + i * N, N, decayed.begin() + i * N);
-    }
-    row[i] = Dot(c + i * N, b + i * N, N);
-    std::fill(row + i + 1, row + L, 0.0);
+  ESS_CHECK(static_cast<int64_t>(out.size()) == length() * length());
+  if (complex()) {
+    WriteHead<std::complex<double>>(head, out);
+  } else {
+    WriteHead<double>(head, out);
   }
 }
 
 at::Tensor DiagonalRecurrence::Apply(const at::Tensor& u) const {
-  at::Tensor state = at::zeros({head_count(), b_.size(2), u.size(2)}, u.options());  // [H, N, C]
-  at::Tensor y = at::empty_like(u);                                                  // [H, L, C]
-  for (int64_t t = 0; t < length(); ++t) {
-    // [H, N, 1] * [H, N, C] + [H, N, 1] * [H, 1, C] => [H, N, C]
-    state = a_.select(1, t).unsqueeze(2) * state +
-            b_.select(1, t).unsqueeze(2) * u.select(1, t).unsqueeze(1);
-    y.select(1, t).copy_((c_.select(1, t).unsqueeze(2) * state).sum(1));
+  return ApplyRecurrence(
+      u, b_.size(1), read_before_,
+      {.advance = [&](int64_t t, const at::Tensor& h) { return a_.At(t).unsqueeze(2) * h; },
+       .input = [&](int64_t t) { return b_.At(t); },
+       .output = [&](int64_t t) { return c_.At(t); }});
+}
+
+const linalg::ChannelRecurrence* DiagonalRecurrence::channel_recurrence() const {
+  return !complex() && states() <= kMaxChannelStates ? this : nullptr;
+}
+
+void DiagonalRecurrence::FillLanes(int64_t channel, int64_t lanes, int64_t first, int64_t count,
+                                   double* a, double* b, double* c) const {
+  const int64_t N = states();
+  const int64_t gates = a_.size(1);
+  const int64_t known_lanes = std::clamp<int64_t>(head_count() - channel, 0, lanes);
+  const int64_t known = std::clamp<int64_t>(length() - first, 0, count);
+  std::fill_n(a, count * N * lanes, 1.0);
+  std::fill_n(b, count * N * lanes, 0.0);
+  std::fill_n(c, count * N * lanes, 0.0);
+  for (int64_t lane = 0; lane < known_lanes; ++lane) {
+    const double* gate = a_.Real(channel + lane).data() + first * gates;
+    const double* in = b_.Real(channel + lane).data() + first * N;
+    const double* out = c_.Real(channel + lane).data() + first * N;
+    for (int64_t t = 0; t < known; ++t) {
+      for (int64_t n = 0; n < N; ++n) {
+        const int64_t x = (t * N + n) * lanes + lane;
+        a[x] = gate[gates == 1 ? t : t * N + n];
+        b[x] = in[t * N + n];
+        c[x] = out[t * N + n];
+      }
+    }
   }
-  return y;
+}
+
+absl::Status DiagonalRecurrence::CheckFinite() const {
+  return CheckAllFinite({{"a", &a_}, {"b", &b_}, {"c", &c_}});
+}
+
+std::unique_ptr<linalg::BlockSpectra> DiagonalRecurrence::NativeSpectra(int64_t head) const {
+  if (complex()) {
+    return std::make_unique<linalg::RecurrentSpectra>(
+        std::make_unique<linalg::ComplexDiagonalStateSpace>(
+            linalg::ComplexDiagonalStateSpace::Factors{.length = length(),
+                                                       .states = states() / 2,
+                                                       .scalar_gate = one_gate(),
+                                                       .reads_before = read_before_,
+                                                       .a = a_.Complex(head).data(),
+                                                       .b = b_.Complex(head).data(),
+                                                       .c = c_.Complex(head).data()}));
+  }
+  return std::make_unique<linalg::RecurrentSpectra>(std::make_unique<linalg::DiagonalStateSpace>(
+      linalg::DiagonalFactors{.length = length(),
+                              .states = states(),
+                              .scalar_gate = one_gate(),
+                              .reads_before = read_before_,
+                              .a = a_.Real(head).data(),
+                              .b = b_.Real(head).data(),
+                              .c = c_.Real(head).data()}));
 }
 
 }  // namespace ess::operators

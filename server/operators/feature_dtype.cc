@@ -5,7 +5,7 @@
 namespace ess::operators {
 
 double FeatureEpsilon(c10::ScalarType dtype) {
-  switch (dtype) {
+  switch (c10::isComplexType(dtype) ? c10::toRealValueType(dtype) : dtype) {
     case c10::ScalarType::Double:
       return 0x1p-52;
     case c10::ScalarType::Float:
@@ -17,7 +17,7 @@ double FeatureEpsilon(c10::ScalarType dtype) {
     default:
       break;
   }
-  ESS_CHECK(false && "a real floating dtype");
+  ESS_CHECK(false && "a floating dtype");
   return 0;
 }
 

@@ -1,42 +1,109 @@
 #include "server/operators/operator_classes.h"
 
 #include <ATen/ATen.h>
-#include <ATen/CPUGeneratorImpl.h>
 
 #include <array>
+#include <optional>
+#include <string>
 
+#include "server/operators/banded_operator.h"
+#include "server/operators/convolution.h"
+#include "server/operators/delta_recurrence.h"
 #include "server/operators/dense_operator.h"
+#include "server/operators/diagonal_plus_rank_one.h"
 #include "server/operators/diagonal_recurrence.h"
+#include "server/operators/general_recurrence.h"
+#include "server/operators/operator_examples.h"
+#include "server/operators/selective_scan.h"
 
 namespace ess::operators {
 namespace {
 
-// State of the examples: smaller than most lengths, so that the bound by the state is seen.
-constexpr int64_t kExampleState = 6;
+using Operator = std::unique_ptr<SequenceOperator>;
 
-std::unique_ptr<SequenceOperator> MakeDenseExample(int64_t H, int64_t L, uint64_t seed) {
-  at::Generator generator = at::detail::createCPUGenerator(seed);
-  const at::Tensor scores = at::randn({H, L, L}, generator, at::kDouble) * 3;
-  const at::Tensor future = at::ones({L, L}, at::kBool).triu(1);
-  const at::Tensor maps = at::softmax(scores.masked_fill(future, -INFINITY), -1);
-  return std::make_unique<DenseOperator>(maps, StateSize::Growing());
+constexpr OperatorArgument kDense[] = {{"T", "LL"}};
+Operator BuildDense(const OperatorArguments& given) {
+  const at::Tensor& T = given.tensors.at("T");
+  return std::make_unique<DenseOperator>(T.reshape({-1, T.size(-1), T.size(-1)}),
+                                         StateSize::Growing());
 }
 
-std::unique_ptr<SequenceOperator> MakeDiagonalExample(int64_t H, int64_t L, uint64_t seed) {
-  at::Generator generator = at::detail::createCPUGenerator(seed);
-  const auto normal = [&] { return at::randn({H, L, kExampleState}, generator, at::kDouble); };
-  const at::Tensor a = at::sigmoid(normal() * 2 + 2);
-  const at::Tensor b = normal();
-  const at::Tensor c = normal();
-  return std::make_unique<DiagonalRecurrence>(a, b, c);
+constexpr OperatorArgument kDiagonal[] = {{.name = "a", .axes = "LG", .complex = true},
+                                          {.name = "b", .axes = "LN", .complex = true},
+                                          {.name = "c", .axes = "LN", .complex = true}};
+Operator BuildDiagonal(const OperatorArguments& given) {
+  const auto& x = given.tensors;
+  return std::make_unique<DiagonalRecurrence>(x.at("a"), x.at("b"), x.at("c"), given.read_before);
+}
+
+constexpr OperatorArgument kDelta[] = {{"alpha", "L"}, {"beta", "L"}, {"k", "LN"}, {"c", "LN"}};
+Operator BuildDelta(const OperatorArguments& given) {
+  const auto& x = given.tensors;
+  return std::make_unique<DeltaRecurrence>(x.at("alpha"), x.at("beta"), x.at("k"), x.at("c"),
+                                           given.read_before);
+}
+
+constexpr OperatorArgument kDiagonalPlusRankOne[] = {
+    {"w", "LN"}, {"p", "LN"}, {"q", "LN"}, {"k", "LN"}, {"c", "LN"}};
+Operator BuildDiagonalPlusRankOne(const OperatorArguments& given) {
+  const auto& x = given.tensors;
+  return std::make_unique<DiagonalPlusRankOne>(x.at("w"), x.at("p"), x.at("q"), x.at("k"),
+                                               x.at("c"), given.read_before);
+}
+
+constexpr OperatorArgument kGeneral[] = {{"A", "LNN"}, {"b", "LN"}, {"c", "LN"}};
+Operator BuildGeneral(const OperatorArguments& given) {
+  const auto& x = given.tensors;
+  return std::make_unique<GeneralRecurrence>(x.at("A"), x.at("b"), x.at("c"), given.read_before);
+}
+
+std::optional<at::Tensor> Optional(const OperatorArguments& given, const std::string& name) {
+  const auto found = given.tensors.find(name);
+  return found == given.tensors.end() ? std::nullopt : std::optional(found->second);
+}
+
+constexpr OperatorArgument kConvolution[] = {{"h", "K"},
+                                             {.name = "gate_out", .axes = "L", .optional = true},
+                                             {.name = "gate_in", .axes = "L", .optional = true}};
+Operator BuildConvolution(const OperatorArguments& given) {
+  return std::make_unique<Convolution>(given.tensors.at("h"), Optional(given, "gate_out"),
+                                       Optional(given, "gate_in"));
+}
+
+constexpr OperatorArgument kBanded[] = {{"band", "LW"},
+                                        {.name = "sinks", .axes = "LS", .optional = true}};
+Operator BuildBanded(const OperatorArguments& given) {
+  return std::make_unique<BandedOperator>(given.tensors.at("band"), Optional(given, "sinks"));
+}
+
+constexpr OperatorArgument kSelectiveScan[] = {
+    {"delta", "L"}, {"A", "N"}, {"B", "LN"}, {"C", "LN"}};
+Operator BuildSelectiveScan(const OperatorArguments& given) {
+  const auto& x = given.tensors;
+  return std::make_unique<SelectiveScan>(x.at("delta"), x.at("A"), x.at("B"), x.at("C"),
+                                         given.read_before);
 }
 
 }  // namespace
 
+std::unique_ptr<SequenceOperator> OperatorClass::make_example(int64_t head_count, int64_t length,
+                                                              uint64_t seed) const {
+  return build(example_arguments(head_count, length, seed));
+}
+
 std::span<const OperatorClass> AllOperatorClasses() {
   static constexpr std::array kAll = {
-      OperatorClass{"DenseOperator", MakeDenseExample},
-      OperatorClass{"DiagonalRecurrence", MakeDiagonalExample},
+      // name, arguments, recurrence, example_arguments, build
+      OperatorClass{"DenseOperator", kDense, false, DenseExample, BuildDense},
+      OperatorClass{"DiagonalRecurrence", kDiagonal, true, DiagonalExample, BuildDiagonal},
+      OperatorClass{"DeltaRecurrence", kDelta, true, DeltaExample, BuildDelta},
+      OperatorClass{"DiagonalPlusRankOne", kDiagonalPlusRankOne, true, DiagonalPlusRankOneExample,
+                    BuildDiagonalPlusRankOne},
+      OperatorClass{"GeneralRecurrence", kGeneral, true, GeneralExample, BuildGeneral},
+      OperatorClass{"Convolution", kConvolution, false, ConvolutionExample, BuildConvolution},
+      OperatorClass{"BandedOperator", kBanded, false, BandedExample, BuildBanded},
+      OperatorClass{"SelectiveScan", kSelectiveScan, true, SelectiveScanExample,
+                    BuildSelectiveScan},
   };
   return kAll;
 }

@@ -8,8 +8,10 @@
 #include <span>
 #include <string_view>
 
+#include "absl/status/status.h"
 #include "server/linalg/block_spectra.h"
 #include "server/linalg/channel_recurrence.h"
+#include "server/linalg/symmetry.h"
 #include "server/operators/state_size.h"
 
 namespace ess::operators {
@@ -43,6 +45,20 @@ class SequenceOperator {
   virtual std::unique_ptr<linalg::BlockSpectra> NativeSpectra(int64_t head) const {
     return nullptr;
   }
+
+  // What is known of the matrix of every head.
+  virtual linalg::Symmetry symmetry() const { return linalg::Symmetry::kNone; }
+
+  // The matrices of all heads [H, L, L], on the device where the model made them; null for a class
+  // that keeps factors.
+  virtual const at::Tensor* dense_maps() const { return nullptr; }
+
+  // kInternal, with head and entry, when a factor that a native route reads is not finite.
+  virtual absl::Status CheckFinite() const { return absl::OkStatus(); }
+
+  // The numbers that make one head, when they do not depend on the model's input, as the taps of a
+  // filter without gates; else empty. Equal numbers of one class, equal operators.
+  virtual std::span<const double> InvariantHead(int64_t head) const { return {}; }
 
   // All heads as channels of one small diagonal recurrence; null for other classes and for states
   // too large for that route.

@@ -6,18 +6,6 @@
 #include "server/operators/sequence_operator.h"
 
 namespace ess {
-namespace {
-
-// "inertia_tree" + "reference_svd" -> "inertia_tree+reference_svd"; a route already there stays.
-void JoinRoute(const std::string& route, std::string& routes) {
-  if (routes.empty()) {
-    routes = route;
-  } else if (("+" + routes + "+").find("+" + route + "+") == std::string::npos) {
-    routes += "+" + route;
-  }
-}
-
-}  // namespace
 
 EssCollector::EssCollector(const ProfileJob& job, const ProfilePlan& plan,
                            const models::ModelDescription& model, const EssEngine& engine,
@@ -25,6 +13,7 @@ EssCollector::EssCollector(const ProfileJob& job, const ProfilePlan& plan,
                            StageTimes& stages, Utilization& utilization)
     : job_(job),
       plan_(plan),
+      model_(model),
       engine_(engine),
       cancellation_(cancellation),
       receiver_(receiver),
@@ -33,10 +22,8 @@ EssCollector::EssCollector(const ProfileJob& job, const ProfilePlan& plan,
       layer_of_mixer_(model.mixers.size(), -1) {
   for (size_t l = 0; l < plan.layers.size(); ++l) {
     layer_of_mixer_[plan.layers[l].mixer] = static_cast<int64_t>(l);
-    records_.push_back(
-        {.routes = std::vector<std::string>(job.measures.size()),
-         .below_noise_floor = std::vector<int64_t>(job.measures.size()),
-         .noise_floors = std::vector<float>(plan.token_ids.size() * plan.layers[l].heads.size())});
+    records_.push_back(LayerRecord::Empty(job.measures.size(),
+                                          plan.token_ids.size() * plan.layers[l].heads.size()));
   }
 }
 
@@ -57,7 +44,8 @@ absl::Status EssCollector::Accept(const operators::OperatorKey& key,
   absl::StatusOr<OperatorEss> ess;
   {
     StageTimer timer(stages_, "ess");
-    ess = engine_.Compute(op, group, plan_.positions[key.prompt], job_.measures, {}, cancellation_);
+    ess = engine_.Compute(op, group, plan_.positions[key.prompt], job_.measures, job_.options,
+                          cancellation_);
   }
   saw_nonfinite_ |= ess.status().code() == absl::StatusCode::kInternal;
   ESS_RETURN_IF_ERROR(ess.status());
@@ -66,26 +54,37 @@ absl::Status EssCollector::Accept(const operators::OperatorKey& key,
                        .first_head = begin - heads.begin(),
                        .head_count = static_cast<int64_t>(group.size()),
                        .ess = *ess};
-  Record(piece);
+  records_[layer].Add(job_.measures, *ess, key.prompt * heads.size() + piece.first_head);
   utilization_.Add(piece);
-  StageTimer timer(stages_, "send");
-  return receiver_.OnEss(piece);
+  switch (job_.reduction) {
+    case Reduction::kNone:
+      return Send(piece);
+    case Reduction::kPositions: {
+      const OperatorEss means = MeanOverPositions(*ess, job_.measures, plan_.positions[key.prompt]);
+      return Send({piece.layer, piece.prompt, piece.first_head, piece.head_count, means});
+    }
+    case Reduction::kHeads:
+      return GatherHeads(piece);
+  }
+  return absl::OkStatus();
 }
 
-void EssCollector::Record(const EssPiece& piece) {
-  LayerRecord& record = records_[piece.layer];
-  const size_t first_floor =
-      piece.prompt * plan_.layers[piece.layer].heads.size() + piece.first_head;
+absl::Status EssCollector::GatherHeads(const EssPiece& piece) {
+  const PlannedLayer& layer = plan_.layers[piece.layer];
+  std::vector<double> weights;
   for (int64_t h = 0; h < piece.head_count; ++h) {
-    record.noise_floors[first_floor + h] = static_cast<float>(piece.ess.noise_floors[h]);
+    weights.push_back(static_cast<double>(
+        ChannelsOf(model_.mixers[layer.mixer], layer.heads[piece.first_head + h])));
   }
-  for (size_t m = 0; m < job_.measures.size(); ++m) {
-    JoinRoute(piece.ess.routes[m], record.routes[m]);
-    if (job_.measures[m].kind != Measure::Kind::kTolerance) continue;
-    record.below_noise_floor[m] +=
-        std::count_if(piece.ess.noise_floors.begin(), piece.ess.noise_floors.end(),
-                      [&](double floor) { return job_.measures[m].value < floor; });
-  }
+  mean_over_heads_.Add(piece.ess, weights);
+  const int64_t head_count = static_cast<int64_t>(layer.heads.size());
+  if (piece.first_head + piece.head_count < head_count) return absl::OkStatus();
+  return Send({piece.layer, piece.prompt, 0, head_count, mean_over_heads_.Take()});
+}
+
+absl::Status EssCollector::Send(const EssPiece& piece) {
+  StageTimer timer(stages_, "send");
+  return receiver_.OnEss(piece);
 }
 
 }  // namespace ess

@@ -11,6 +11,7 @@
 #include "server/operators/operator_sink.h"
 #include "server/pipeline/profile_job.h"
 #include "server/pipeline/profile_pipeline.h"
+#include "server/pipeline/reduction.h"
 #include "server/pipeline/stage_times.h"
 #include "server/pipeline/utilization.h"
 
@@ -35,10 +36,13 @@ class EssCollector : public operators::OperatorSink {
   bool saw_nonfinite() const { return saw_nonfinite_; }
 
  private:
-  void Record(const EssPiece& piece);
+  // Adds the heads of a group, and sends their mean when it was the last group of its operator.
+  absl::Status GatherHeads(const EssPiece& piece);
+  absl::Status Send(const EssPiece& piece);
 
   const ProfileJob& job_;
   const ProfilePlan& plan_;
+  const models::ModelDescription& model_;
   const EssEngine& engine_;
   const CancellationToken& cancellation_;
   ProfileReceiver& receiver_;
@@ -46,6 +50,7 @@ class EssCollector : public operators::OperatorSink {
   Utilization& utilization_;
   std::vector<int64_t> layer_of_mixer_;  // Ordinal in the plan, or -1.
   std::vector<LayerRecord> records_;
+  MeanOverHeads mean_over_heads_;  // Of the operator that is coming in.
   bool saw_nonfinite_ = false;
 };
 

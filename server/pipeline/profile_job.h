@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <map>
-#include <span>
 #include <string>
 #include <variant>
 #include <vector>
@@ -11,6 +10,8 @@
 #include "server/ess/ess_engine.h"
 #include "server/ess/measure.h"
 #include "server/models/sequence_model.h"
+#include "server/pipeline/layer_record.h"
+#include "server/pipeline/reduction.h"
 #include "server/pipeline/selection.h"
 
 namespace ess {
@@ -30,6 +31,8 @@ struct ProfileJob {
   std::string model;
   std::vector<PromptInput> prompts;  // At least one.
   std::vector<Measure> measures;     // At least one, valid, none twice.
+  EssOptions options;
+  Reduction reduction = Reduction::kNone;
   LayerSelection layers;
   IndexSelection heads;
   IndexSelection positions;
@@ -48,21 +51,22 @@ struct ProfilePlan {
   std::vector<PlannedLayer> layers;             // In the order of computation.
   std::vector<std::vector<int64_t>> positions;  // [prompts][selected]
   std::vector<int64_t> all_positions;           // Selected, of the longest prompt.
+
+  int64_t TokenCount() const {
+    int64_t count = 0;
+    for (const auto& ids : token_ids) count += static_cast<int64_t>(ids.size());
+    return count;
+  }
 };
 
-// ESS of some heads of one layer and prompt; ordinals refer to the plan.
+// ESS of some heads of one layer and prompt; ordinals refer to the plan. Once reduced, the values
+// have the shape of ValueShape; with Reduction::kHeads a piece holds all heads.
 struct EssPiece {
   int64_t layer = 0;
   int64_t prompt = 0;
   int64_t first_head = 0;  // Ordinal among the layer's selected heads.
   int64_t head_count = 0;
   const OperatorEss& ess;
-};
-
-struct LayerRecord {
-  std::vector<std::string> routes;         // Per measure; several joined by '+'.
-  std::vector<int64_t> below_noise_floor;  // Per measure: (prompt, head) pairs.
-  std::vector<float> noise_floors;         // Row-major [prompts, selected heads].
 };
 
 struct ProfileSummary {

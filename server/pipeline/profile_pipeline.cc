@@ -46,31 +46,37 @@ std::vector<std::vector<std::string>> TokenTexts(const ProfilePlan& plan,
 
 }  // namespace
 
+absl::StatusOr<PreparedProfile> ProfilePipeline::Prepare(const ProfileJob& job,
+                                                         const CancellationToken& cancellation,
+                                                         StageTimes& stages) const {
+  ESS_RETURN_IF_ERROR(cancellation.Check());
+  absl::StatusOr<residency::ModelLease> lease = [&] {
+    StageTimer timer(stages, "load");
+    return residency_.Acquire(job.model, cancellation);
+  }();
+  ESS_RETURN_IF_ERROR(lease.status());
+  StageTimer timer(stages, "tokenize");
+  ESS_ASSIGN_OR_RETURN(std::vector<std::vector<int64_t>> token_ids, Tokenize(job, *lease));
+  ESS_ASSIGN_OR_RETURN(
+      ProfilePlan plan,
+      MakeProfilePlan(job, std::move(token_ids), lease->model().description(), options_.limits));
+  ESS_ASSIGN_OR_RETURN(residency::ModelStatus model, residency_.Get(job.model));
+  std::vector<std::vector<std::string>> texts = TokenTexts(plan, lease->tokenizer());
+  return PreparedProfile{*std::move(lease), std::move(plan), std::move(model), std::move(texts)};
+}
+
 absl::Status ProfilePipeline::Run(const ProfileJob& job, const CancellationToken& cancellation,
                                   ProfileReceiver& receiver, StageTimes& stages) const {
-  ESS_RETURN_IF_ERROR(cancellation.Check());
-  absl::Time start = absl::Now();
-  auto end_stage = [&start, &stages](const char* stage) {
-    const absl::Time now = absl::Now();
-    stages.Add(stage, now - start);
-    start = now;
-  };
-  absl::StatusOr<residency::ModelLease> lease = residency_.Acquire(job.model, cancellation);
-  end_stage("load");
-  ESS_RETURN_IF_ERROR(lease.status());
-  const models::ModelDescription& model = lease->model().description();
+  ESS_ASSIGN_OR_RETURN(const PreparedProfile prepared, Prepare(job, cancellation, stages));
+  const ProfilePlan& plan = prepared.plan;
+  const models::ModelDescription& model = prepared.lease.model().description();
+  {
+    StageTimer timer(stages, "send");
+    ESS_RETURN_IF_ERROR(receiver.OnPlan(plan, prepared.model, prepared.token_texts));
+  }
+  const absl::Time start = absl::Now();
 
-  absl::StatusOr<std::vector<std::vector<int64_t>>> token_ids = Tokenize(job, *lease);
-  end_stage("tokenize");
-  ESS_RETURN_IF_ERROR(token_ids.status());
-  ESS_ASSIGN_OR_RETURN(const ProfilePlan plan,
-                       MakeProfilePlan(job, *std::move(token_ids), model, options_.limits));
-  ESS_ASSIGN_OR_RETURN(const residency::ModelStatus status, residency_.Get(job.model));
-  ESS_RETURN_IF_ERROR(receiver.OnPlan(plan, status, TokenTexts(plan, lease->tokenizer())));
-  end_stage("send");
-
-  double token_count = 0;
-  for (const auto& ids : plan.token_ids) token_count += static_cast<double>(ids.size());
+  const double token_count = static_cast<double>(plan.TokenCount());
   metrics_.batch_sequences.Observe({job.model}, static_cast<double>(plan.token_ids.size()));
   metrics_.batch_tokens.Observe({job.model}, token_count);
   metrics_.tokens.Increment({job.model}, token_count);
@@ -79,7 +85,7 @@ absl::Status ProfilePipeline::Run(const ProfileJob& job, const CancellationToken
   StageTimes inside;  // "ess" and "send", which happen during the forward pass.
   EssCollector collector(job, plan, model, engine_, cancellation, receiver, inside, utilization);
   const absl::Status forward =
-      lease->model().Forward(plan.token_ids, collector, cancellation, /*logits=*/nullptr);
+      prepared.lease.model().Forward(plan.token_ids, collector, cancellation, /*logits=*/nullptr);
   absl::Duration forward_time = absl::Now() - start;
   for (const auto& [stage, seconds] : inside.seconds()) {
     stages.Add(stage, absl::Seconds(seconds));

@@ -27,6 +27,14 @@ class ProfileReceiver {
   virtual absl::Status OnSummary(const ProfileSummary& summary) = 0;
 };
 
+// A job that is ready to run, or to be estimated.
+struct PreparedProfile {
+  residency::ModelLease lease;
+  ProfilePlan plan;
+  residency::ModelStatus model;
+  std::vector<std::vector<std::string>> token_texts;  // As ProfileReceiver::OnPlan takes them.
+};
+
 // Thread-safe.
 class ProfilePipeline {
  public:
@@ -41,9 +49,18 @@ class ProfilePipeline {
                   telemetry::Metrics& metrics, const Options& options)
       : residency_(residency), engine_(engine), metrics_(metrics), options_(options) {}
 
-  // Runs one job on the calling thread. `stages` gains what each stage took, also on failure.
-  // Errors: those of ModelResidency::Acquire, Tokenizer::Encode, MakeProfilePlan,
-  //         SequenceModel::Forward, EssEngine::Compute and the receiver.
+  // Of the engine.
+  int threads() const { return engine_.threads(); }
+
+  // Leases the model, tokenizes and plans, on the calling thread. `stages` gains what each stage
+  // took, also on failure.
+  // Errors: those of ModelResidency::Acquire, Tokenizer::Encode and MakeProfilePlan.
+  absl::StatusOr<PreparedProfile> Prepare(const ProfileJob& job,
+                                          const CancellationToken& cancellation,
+                                          StageTimes& stages) const;
+
+  // Prepares and runs one job on the calling thread.
+  // Errors: those of Prepare, SequenceModel::Forward, EssEngine::Compute and the receiver.
   absl::Status Run(const ProfileJob& job, const CancellationToken& cancellation,
                    ProfileReceiver& receiver, StageTimes& stages) const;
 

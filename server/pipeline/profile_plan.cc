@@ -1,6 +1,7 @@
 #include "server/pipeline/profile_plan.h"
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 #include <utility>
 
@@ -43,14 +44,35 @@ std::vector<int64_t> Below(const std::vector<int64_t>& indices, int64_t count) {
   return {indices.begin(), std::lower_bound(indices.begin(), indices.end(), count)};
 }
 
-int64_t ResultBytes(const ProfilePlan& plan, const std::vector<Measure>& measures) {
-  int64_t heads = 0;
-  int64_t positions = 0;
+// Only recurrences have every measure.
+absl::Status CheckMeasures(const std::vector<Measure>& measures,
+                           const std::vector<PlannedLayer>& layers,
+                           const models::ModelDescription& model) {
+  const bool causal = std::any_of(measures.begin(), measures.end(), [](const Measure& measure) {
+    return measure.kind == Measure::Kind::kCausal;
+  });
+  for (const PlannedLayer& layer : layers) {
+    const models::Mixer& mixer = model.mixers[layer.mixer];
+    if (!causal || mixer.state_size.kind == operators::StateSize::Kind::kConstant) continue;
+    return absl::InvalidArgumentError(
+        fmt::format("measures: causal is for recurrences, and operator '{}' is a {}; select other "
+                    "layers or measures",
+                    mixer.name, mixer.operator_class));
+  }
+  return absl::OkStatus();
+}
+
+int64_t ResultBytes(const ProfilePlan& plan, const ProfileJob& job) {
   int64_t values = 0;
-  for (const PlannedLayer& layer : plan.layers) heads += static_cast<int64_t>(layer.heads.size());
-  for (const auto& selected : plan.positions) positions += static_cast<int64_t>(selected.size());
-  for (const Measure& measure : measures) values += measure.ValuesPerPosition();
-  return static_cast<int64_t>(sizeof(float)) * heads * positions * values;
+  for (const Measure& measure : job.measures) {
+    for (const auto& positions : plan.positions) {
+      for (const PlannedLayer& layer : plan.layers) {
+        values +=
+            ValueCount(job.reduction, std::ssize(layer.heads), std::ssize(positions), measure);
+      }
+    }
+  }
+  return values * ValueBytes(job.options);
 }
 
 // The selected mixers, in the order of computation.
@@ -111,24 +133,30 @@ absl::StatusOr<ProfilePlan> MakeProfilePlan(const ProfileJob& job,
     std::vector<int64_t> heads = Below(all_heads, model.mixers[mixer].head_count);
     if (!heads.empty()) plan.layers.push_back({.mixer = mixer, .heads = std::move(heads)});
   }
+  ESS_RETURN_IF_ERROR(CheckMeasures(job.measures, plan.layers, model));
   plan.all_positions = SelectedIndices(job.positions, longest);
   double reference_work = 0;
   for (const std::vector<int64_t>& ids : token_ids) {
     const int64_t length = static_cast<int64_t>(ids.size());
     plan.positions.push_back(Below(plan.all_positions, length));
-    const double work = ReferenceWork(job.measures, length, plan.positions.back());
     for (const PlannedLayer& layer : plan.layers) {
-      reference_work += work * static_cast<double>(layer.heads.size());
+      const models::Mixer& mixer = model.mixers[layer.mixer];
+      const OperatorShape shape{.class_name = mixer.operator_class,
+                                .head_count = mixer.head_count,
+                                .length = length,
+                                .state_size = mixer.state_size};
+      reference_work += ReferenceWork(shape, job.measures, job.options, plan.positions.back()) *
+                        static_cast<double>(layer.heads.size());
     }
   }
   if (reference_work > limits.max_reference_work) {
     return absl::InvalidArgumentError(fmt::format(
-        "measures: these need {:.2g} floating point operations by the reference route (an SVD at "
-        "every position); the limit is {:.2g} (max_reference_work); ask for tolerance or "
-        "head_relative, shorter prompts, or fewer layers, heads or positions",
+        "measures: these need {:.2g} floating point operations in singular value decompositions; "
+        "the limit is {:.2g} (max_reference_work); ask for other measures, no horizon, shorter "
+        "prompts, or fewer layers, heads or positions",
         reference_work, limits.max_reference_work));
   }
-  if (const int64_t bytes = ResultBytes(plan, job.measures); bytes > limits.max_result_bytes) {
+  if (const int64_t bytes = ResultBytes(plan, job); bytes > limits.max_result_bytes) {
     return absl::InvalidArgumentError(fmt::format(
         "measures: the answer would have {} bytes; the limit is {} (max_result_bytes); ask for "
         "fewer measures, prompts, layers, heads or positions",

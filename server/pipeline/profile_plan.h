@@ -15,7 +15,8 @@ struct ProfileLimits {
 // `token_ids`: one list per prompt of the job.
 // Errors: kInvalidArgument  names field, value and limit: no tokens, a token id outside the
 //         vocabulary, a prompt longer than the model's or the server's limit, a selection that
-//         exists nowhere, more reference work or a larger answer than allowed.
+//         exists nowhere, kCausal of an operator that is no recurrence, more reference work or a
+//         larger answer than allowed.
 absl::StatusOr<ProfilePlan> MakeProfilePlan(const ProfileJob& job,
                                             std::vector<std::vector<int64_t>> token_ids,
                                             const models::ModelDescription& model,

@@ -14,7 +14,7 @@ Utilization::Utilization(const ProfileJob& job, const ProfilePlan& plan,
       model_(model),
       sums_(plan.layers.size(), std::vector<Sums>(plan.token_ids.size())) {
   const auto found = std::find(job.measures.begin(), job.measures.end(), measure);
-  if (found != job.measures.end()) measure_ = found - job.measures.begin();
+  if (found != job.measures.end() && !job.options.horizon) measure_ = found - job.measures.begin();
 }
 
 void Utilization::Add(const EssPiece& piece) {

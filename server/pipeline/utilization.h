@@ -16,7 +16,8 @@ namespace ess {
 // Position 0 and one-token prompts are left out. Not thread-safe.
 class Utilization {
  public:
-  // `measure` is the metrics measure; a job without it is not observed.
+  // `measure` is the metrics measure; a job without it is not observed, nor is one with a horizon,
+  // which measures something else.
   Utilization(const ProfileJob& job, const ProfilePlan& plan, const models::ModelDescription& model,
               const Measure& measure);
 

@@ -29,7 +29,7 @@ CallObserver::CallObserver(telemetry::Metrics& metrics, std::string rpc, std::st
       start_(absl::Now()) {
   metrics_.requests_in_flight.Add({model_, rpc_}, 1);
   metrics_.grpc_started.Increment({rpc_});
-  metrics_.grpc_received_bytes.Increment({rpc_}, static_cast<double>(request_bytes));
+  CountReceived(request_bytes);
 }
 
 CallObserver::~CallObserver() {
@@ -38,6 +38,10 @@ CallObserver::~CallObserver() {
 
 void CallObserver::CountSent(int64_t bytes) {
   metrics_.grpc_sent_bytes.Increment({rpc_}, static_cast<double>(bytes));
+}
+
+void CallObserver::CountReceived(int64_t bytes) {
+  metrics_.grpc_received_bytes.Increment({rpc_}, static_cast<double>(bytes));
 }
 
 void CallObserver::CountStalled(absl::Duration time) {
@@ -59,8 +63,8 @@ void CallObserver::Finish(const absl::Status& status, const StageTimes& stages) 
   }
   // Messages of our errors name fields and limits, never prompt text. They quote names that callers
   // chose: escaped, so that a line stays one line, and cut.
-  ESS_LOG(info, "request id={} rpc={} model={} prompts={} tokens={} code={} seconds={:.4f}{}{}",
-          request_id_, rpc_, model_, prompts_, tokens_, code, seconds, times,
+  ESS_LOG(info, "request id={} rpc={} model={}{}{} code={} seconds={:.4f}{}{}", request_id_, rpc_,
+          model_, facts_.empty() ? "" : " ", facts_, code, seconds, times,
           status.ok() ? std::string()
                       : fmt::format(" error=\"{}\"", absl::Utf8SafeCEscape(status.message().substr(
                                                          0, kMaxErrorBytes))));

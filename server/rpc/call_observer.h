@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -27,8 +28,9 @@ class CallObserver {
 
   void CountSent(int64_t bytes);
   void CountStalled(absl::Duration time);
-  // For the log line.
-  void SetPrompts(int64_t prompts, int64_t tokens) { prompts_ = prompts, tokens_ = tokens; }
+  void CountReceived(int64_t bytes);
+  // For the log line: what the call is about, as "name=value name=value".
+  void SetFacts(std::string facts) { facts_ = std::move(facts); }
 
   // Records the end. `stages` goes to the metrics and the log.
   void Finish(const absl::Status& status, const StageTimes& stages = {});
@@ -39,8 +41,7 @@ class CallObserver {
   const std::string model_;
   const std::string request_id_;
   const absl::Time start_;
-  int64_t prompts_ = 0;
-  int64_t tokens_ = 0;
+  std::string facts_;
   bool finished_ = false;
 };
 

@@ -2,10 +2,14 @@
 
 #include <algorithm>
 #include <bit>
+#include <iterator>
+#include <span>
 #include <utility>
 
 #include "fmt/format.h"
 #include "server/base/status_macros.h"
+#include "server/rpc/measure_codec.h"
+#include "server/rpc/message_size.h"
 #include "server/rpc/proto_codec.h"
 
 static_assert(std::endian::native == std::endian::little,
@@ -14,30 +18,27 @@ static_assert(std::endian::native == std::endian::little,
 namespace ess::rpc {
 namespace {
 
-constexpr size_t kMaxMessageBytes = 1 << 20;
-
-// Payload after which a message is sent. The rest of a message (names, shapes) is far below the
-// other half of 1 MiB.
-constexpr size_t kPayloadBytes = 512 << 10;
-
 // Sends blocks of slices, as full as the limit allows.
 class BlockWriter {
  public:
   explicit BlockWriter(MessageWriter write) : write_(write) {}
 
-  // Adds `values`, which begin at `first_element` of the tensor that `slice` describes.
-  absl::Status Add(const v1::EssSlice& slice, int64_t first_element,
-                   const std::vector<float>& values) {
+  // Adds `values`, which begin at `first_element` of the tensor that `slice` describes. `certain`:
+  // one flag for each, or none.
+  absl::Status Add(const v1::EssSlice& slice, int64_t first_element, std::span<const float> values,
+                   std::span<const uint8_t> certain) {
+    const size_t value_bytes = sizeof(float) + (certain.empty() ? 0 : 1);
     for (size_t begin = 0; begin < values.size();) {
-      const size_t room = (kPayloadBytes - bytes_) / sizeof(float);
+      const size_t room = std::max<size_t>((kPayloadBytes - bytes_) / value_bytes, 1);
       const size_t count = std::min(room, values.size() - begin);
       v1::EssSlice* added = block_.mutable_ess()->add_slices();
       *added = slice;
       added->set_first_element(first_element + static_cast<int64_t>(begin));
       added->set_values(&values[begin], count * sizeof(float));
+      if (!certain.empty()) added->set_certain(&certain[begin], count);
       begin += count;
-      bytes_ += count * sizeof(float) + 64;
-      if (bytes_ + sizeof(float) > kPayloadBytes) ESS_RETURN_IF_ERROR(Flush());
+      bytes_ += count * value_bytes + 64;
+      if (bytes_ + value_bytes > kPayloadBytes) ESS_RETURN_IF_ERROR(Flush());
     }
     return absl::OkStatus();
   }
@@ -72,6 +73,7 @@ absl::Status WriteHeader(const ProfileJob& job, const ProfilePlan& plan,
     header->add_measure_names(FormatMeasure(measure));
   }
   EncodeIndices(plan.all_positions, header->mutable_positions());
+  EncodeMeasureOptions(job.options, job.reduction, header->mutable_options());
   header->set_prompt_count(static_cast<int32_t>(job.prompts.size()));
   header->set_server_version(server_version);
   if (message.ByteSizeLong() > kMaxMessageBytes) {
@@ -111,19 +113,22 @@ absl::Status WriteTokens(const ProfileJob& job, const ProfilePlan& plan,
 absl::Status WriteEss(const ProfileJob& job, const ProfilePlan& plan, const EssPiece& piece,
                       MessageWriter write) {
   BlockWriter blocks(write);
-  const int64_t head_count = static_cast<int64_t>(plan.layers[piece.layer].heads.size());
-  const int64_t position_count = static_cast<int64_t>(plan.positions[piece.prompt].size());
+  const int64_t head_count = std::ssize(plan.layers[piece.layer].heads);
+  const int64_t position_count = std::ssize(plan.positions[piece.prompt]);
   for (size_t m = 0; m < job.measures.size(); ++m) {
     v1::EssSlice slice;
     slice.set_layer(static_cast<int32_t>(piece.layer));
     slice.set_prompt(static_cast<int32_t>(piece.prompt));
     slice.set_measure(static_cast<int32_t>(m));
-    slice.add_shape(head_count);
-    slice.add_shape(position_count);
-    const int64_t per_position = job.measures[m].ValuesPerPosition();
-    if (job.measures[m].kind == Measure::Kind::kSingularValues) slice.add_shape(per_position);
-    const int64_t first_element = piece.first_head * position_count * per_position;
-    ESS_RETURN_IF_ERROR(blocks.Add(slice, first_element, piece.ess.values[m]));
+    for (const int64_t size :
+         ValueShape(job.reduction, head_count, position_count, job.measures[m])) {
+      slice.add_shape(size);
+    }
+    const int64_t first_element =
+        piece.first_head * ValuesPerHead(job.reduction, position_count, job.measures[m]);
+    std::span<const uint8_t> certain;
+    if (job.options.certify) certain = piece.ess.certain[m];
+    ESS_RETURN_IF_ERROR(blocks.Add(slice, first_element, piece.ess.values[m], certain));
   }
   return blocks.Flush();
 }
@@ -148,7 +153,7 @@ absl::Status WriteSummary(const ProfileSummary& summary, MessageWriter write) {
         }
       }
       for (; begin < record.noise_floors.size() && bytes < kPayloadBytes; ++begin) {
-        notes->add_noise_floors(record.noise_floors[begin]);
+        notes->add_noise_floors(static_cast<float>(record.noise_floors[begin]));
         bytes += sizeof(float);
       }
       if (bytes >= kPayloadBytes) {

@@ -4,6 +4,7 @@
 
 #include "absl/time/clock.h"
 #include "server/base/status_macros.h"
+#include "server/rpc/estimate_handler.h"
 #include "server/rpc/unary_call.h"
 
 namespace ess::rpc {
@@ -13,9 +14,11 @@ using UnimplementedUnary = UnimplementedCall<grpc::ServerUnaryReactor>;
 
 }  // namespace
 
-ProfilerService::ProfilerService(ProfileContext profile, residency::ModelResidency& residency,
+ProfilerService::ProfilerService(ProfileContext profile, OperatorsContext operators,
+                                 residency::ModelResidency& residency,
                                  admission::WorkQueue& control_queue, v1::ServerInfo info)
     : profile_(std::move(profile)),
+      operators_(std::move(operators)),
       residency_(residency),
       control_queue_(control_queue),
       info_(std::move(info)),
@@ -28,6 +31,22 @@ std::string ProfilerService::Label(const std::string& model) const {
 grpc::ServerWriteReactor<v1::ProfileResponse>* ProfilerService::Profile(
     grpc::CallbackServerContext* call, const v1::ProfileRequest* request) {
   return StartProfile(profile_, call, request);
+}
+
+grpc::ServerBidiReactor<v1::ProfileOperatorsRequest, v1::ProfileOperatorsResponse>*
+ProfilerService::ProfileOperators(grpc::CallbackServerContext* call) {
+  return StartProfileOperators(operators_, call);
+}
+
+grpc::ServerUnaryReactor* ProfilerService::EstimateProfile(grpc::CallbackServerContext* call,
+                                                           const v1::ProfileRequest* request,
+                                                           v1::EstimateProfileResponse* response) {
+  return UnaryCall::Start(
+      profile_.metrics, call, "EstimateProfile", Label(request->model()),
+      [this, request, response](const CancellationToken& cancellation) {
+        return rpc::EstimateProfile(profile_, *request, cancellation, response);
+      },
+      &control_queue_);
 }
 
 grpc::ServerUnaryReactor* ProfilerService::ListModels(grpc::CallbackServerContext* call,
@@ -94,19 +113,6 @@ grpc::ServerUnaryReactor* ProfilerService::GetServerInfo(grpc::CallbackServerCon
         response->set_uptime_seconds(absl::ToDoubleSeconds(absl::Now() - start_));
         return absl::OkStatus();
       });
-}
-
-grpc::ServerBidiReactor<v1::ProfileOperatorsRequest, v1::ProfileOperatorsResponse>*
-ProfilerService::ProfileOperators(grpc::CallbackServerContext*) {
-  using Reactor =
-      grpc::ServerBidiReactor<v1::ProfileOperatorsRequest, v1::ProfileOperatorsResponse>;
-  return new UnimplementedCall<Reactor>(profile_.metrics, "ProfileOperators");
-}
-
-grpc::ServerUnaryReactor* ProfilerService::EstimateProfile(grpc::CallbackServerContext*,
-                                                           const v1::ProfileRequest*,
-                                                           v1::EstimateProfileResponse*) {
-  return new UnimplementedUnary(profile_.metrics, "EstimateProfile");
 }
 
 grpc::ServerReadReactor<v1::SubmitJobRequest>* ProfilerService::SubmitJob(

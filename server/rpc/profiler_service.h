@@ -4,18 +4,25 @@
 #include "ess/v1/profiler.grpc.pb.h"
 #include "server/residency/model_residency.h"
 #include "server/rpc/profile_handler.h"
+#include "server/rpc/profile_operators_handler.h"
 
 namespace ess::rpc {
 
 class ProfilerService final : public v1::EssProfiler::CallbackService {
  public:
-  // All outlive the service. `info` holds what does not change; `control_queue` runs loads and
-  // unloads.
-  ProfilerService(ProfileContext profile, residency::ModelResidency& residency,
-                  admission::WorkQueue& control_queue, v1::ServerInfo info);
+  // All outlive the service. `info` holds what does not change; `control_queue` runs loads,
+  // unloads and estimates.
+  ProfilerService(ProfileContext profile, OperatorsContext operators,
+                  residency::ModelResidency& residency, admission::WorkQueue& control_queue,
+                  v1::ServerInfo info);
 
   grpc::ServerWriteReactor<v1::ProfileResponse>* Profile(
       grpc::CallbackServerContext* call, const v1::ProfileRequest* request) override;
+  grpc::ServerBidiReactor<v1::ProfileOperatorsRequest, v1::ProfileOperatorsResponse>*
+  ProfileOperators(grpc::CallbackServerContext* call) override;
+  grpc::ServerUnaryReactor* EstimateProfile(grpc::CallbackServerContext* call,
+                                            const v1::ProfileRequest* request,
+                                            v1::EstimateProfileResponse* response) override;
   grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* call,
                                        const v1::ListModelsRequest* request,
                                        v1::ListModelsResponse* response) override;
@@ -33,10 +40,6 @@ class ProfilerService final : public v1::EssProfiler::CallbackService {
                                           v1::ServerInfo* response) override;
 
   // Declared, not available yet: UNIMPLEMENTED.
-  grpc::ServerBidiReactor<v1::ProfileOperatorsRequest, v1::ProfileOperatorsResponse>*
-  ProfileOperators(grpc::CallbackServerContext*) override;
-  grpc::ServerUnaryReactor* EstimateProfile(grpc::CallbackServerContext*, const v1::ProfileRequest*,
-                                            v1::EstimateProfileResponse*) override;
   grpc::ServerReadReactor<v1::SubmitJobRequest>* SubmitJob(grpc::CallbackServerContext*,
                                                            v1::Job*) override;
   grpc::ServerUnaryReactor* GetJob(grpc::CallbackServerContext*, const v1::GetJobRequest*,
@@ -56,6 +59,7 @@ class ProfilerService final : public v1::EssProfiler::CallbackService {
   std::string Label(const std::string& model) const;
 
   const ProfileContext profile_;
+  const OperatorsContext operators_;
   residency::ModelResidency& residency_;
   admission::WorkQueue& control_queue_;
   const v1::ServerInfo info_;

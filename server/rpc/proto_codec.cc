@@ -1,27 +1,16 @@
 #include "server/rpc/proto_codec.h"
 
-#include <algorithm>
 #include <set>
 #include <utility>
 
 #include "fmt/format.h"
 #include "server/base/status_macros.h"
+#include "server/rpc/measure_codec.h"
 
 namespace ess::rpc {
 namespace {
 
-constexpr int kMaxMeasures = 64;
 constexpr size_t kMaxPromptIdBytes = 256;
-
-IndexSelection DecodeRanges(const google::protobuf::RepeatedPtrField<v1::IndexRange>& ranges) {
-  IndexSelection selection;
-  for (const v1::IndexRange& range : ranges) {
-    selection.ranges.push_back({.first = range.first(),
-                                .last = range.last(),
-                                .stride = range.stride() == 0 ? 1 : range.stride()});
-  }
-  return selection;
-}
 
 absl::StatusOr<std::vector<PromptInput>> DecodePrompts(const v1::ProfileRequest& request,
                                                        const RequestLimits& limits) {
@@ -72,43 +61,6 @@ absl::StatusOr<std::vector<PromptInput>> DecodePrompts(const v1::ProfileRequest&
   return prompts;
 }
 
-absl::StatusOr<std::vector<Measure>> DecodeMeasures(const v1::ProfileRequest& request,
-                                                    const RequestLimits& limits) {
-  if (request.measures().empty()) return limits.default_measures;
-  if (request.measures_size() > kMaxMeasures) {
-    return absl::InvalidArgumentError(
-        fmt::format("measures: {} measures in one request; the limit is {}",
-                    request.measures_size(), kMaxMeasures));
-  }
-  std::vector<Measure> measures;
-  for (int i = 0; i < request.measures_size(); ++i) {
-    ESS_ASSIGN_OR_RETURN(const Measure measure,
-                         DecodeMeasure(request.measures(i), fmt::format("measures[{}]", i)));
-    if (std::find(measures.begin(), measures.end(), measure) != measures.end()) {
-      return absl::InvalidArgumentError(
-          fmt::format("measures[{}]: '{}' is there twice", i, FormatMeasure(measure)));
-    }
-    measures.push_back(measure);
-  }
-  return measures;
-}
-
-absl::Status CheckOptions(const v1::ProfileRequest& request) {
-  if (request.has_gaussian()) {
-    return absl::UnimplementedError("gaussian: this server profiles prompts only");
-  }
-  if (request.options().has_horizon()) {
-    return absl::UnimplementedError("options.horizon: this server has no horizon");
-  }
-  if (request.options().certify()) {
-    return absl::UnimplementedError("options.certify: this server has no certificates");
-  }
-  if (request.options().reduction() != v1::REDUCTION_UNSPECIFIED) {
-    return absl::UnimplementedError("options.reduction: this server has no reductions");
-  }
-  return absl::OkStatus();
-}
-
 v1::ModelState EncodeState(residency::ModelState state) {
   switch (state) {
     case residency::ModelState::kCold:
@@ -132,88 +84,21 @@ absl::StatusOr<ProfileJob> DecodeProfileRequest(const v1::ProfileRequest& reques
   if (request.model().empty()) {
     return absl::InvalidArgumentError("model: the name is empty; ListModels has the names");
   }
-  ESS_RETURN_IF_ERROR(CheckOptions(request));
+  if (request.has_gaussian()) {
+    return absl::UnimplementedError("gaussian: this server profiles prompts only");
+  }
   ProfileJob job;
   job.model = request.model();
   ESS_ASSIGN_OR_RETURN(job.prompts, DecodePrompts(request, limits));
-  ESS_ASSIGN_OR_RETURN(job.measures, DecodeMeasures(request, limits));
-  job.layers = {.indices = DecodeRanges(request.layers().ranges()),
-                .names = {request.layers().names().begin(), request.layers().names().end()}};
-  job.heads = DecodeRanges(request.heads().ranges());
-  job.positions = DecodeRanges(request.positions().ranges());
-  ESS_RETURN_IF_ERROR(ValidateSelection(job.layers.indices, "layers"));
-  ESS_RETURN_IF_ERROR(ValidateSelection(job.heads, "heads"));
-  ESS_RETURN_IF_ERROR(ValidateSelection(job.positions, "positions"));
+  ESS_ASSIGN_OR_RETURN(job.measures, DecodeMeasures(request.measures(), limits.default_measures));
+  ESS_ASSIGN_OR_RETURN(job.options, DecodeEssOptions(request.options()));
+  ESS_ASSIGN_OR_RETURN(job.reduction, DecodeReduction(request.options()));
+  ESS_ASSIGN_OR_RETURN(job.layers.indices, DecodeSelection(request.layers().ranges(), "layers"));
+  job.layers.names = {request.layers().names().begin(), request.layers().names().end()};
+  ESS_ASSIGN_OR_RETURN(job.heads, DecodeSelection(request.heads().ranges(), "heads"));
+  ESS_ASSIGN_OR_RETURN(job.positions, DecodeSelection(request.positions().ranges(), "positions"));
   if (request.has_add_special_tokens()) job.add_special_tokens = request.add_special_tokens();
   return job;
-}
-
-absl::StatusOr<Measure> DecodeMeasure(const v1::Measure& message, const std::string& field) {
-  using Kind = Measure::Kind;
-  Measure measure;
-  switch (message.kind_case()) {
-    case v1::Measure::kTolerance:
-      measure = {.kind = Kind::kTolerance, .value = message.tolerance()};
-      break;
-    case v1::Measure::kRelative:
-      measure = {.kind = Kind::kRelative, .value = message.relative()};
-      break;
-    case v1::Measure::kHeadRelative:
-      measure = {.kind = Kind::kHeadRelative, .value = message.head_relative()};
-      break;
-    case v1::Measure::kEntropy:
-      measure = {.kind = Kind::kEntropy};
-      break;
-    case v1::Measure::kSpectralNorm:
-      measure = {.kind = Kind::kSpectralNorm};
-      break;
-    case v1::Measure::kFrobeniusNorm:
-      measure = {.kind = Kind::kFrobeniusNorm};
-      break;
-    case v1::Measure::kSingularValues:
-      measure = {.kind = Kind::kSingularValues, .count = message.singular_values()};
-      break;
-    case v1::Measure::kCausal:
-      measure = {.kind = Kind::kCausal};
-      break;
-    case v1::Measure::KIND_NOT_SET:
-      return absl::InvalidArgumentError(
-          fmt::format("{}: no measure is set, or one this server does not know", field));
-  }
-  const absl::Status valid = ValidateMeasure(measure);
-  if (!valid.ok()) {
-    return absl::Status(valid.code(), fmt::format("{}: {}", field, std::string(valid.message())));
-  }
-  return measure;
-}
-
-void EncodeMeasure(const Measure& measure, v1::Measure* message) {
-  switch (measure.kind) {
-    case Measure::Kind::kTolerance:
-      message->set_tolerance(measure.value);
-      break;
-    case Measure::Kind::kRelative:
-      message->set_relative(measure.value);
-      break;
-    case Measure::Kind::kHeadRelative:
-      message->set_head_relative(measure.value);
-      break;
-    case Measure::Kind::kEntropy:
-      message->mutable_entropy();
-      break;
-    case Measure::Kind::kSpectralNorm:
-      message->mutable_spectral_norm();
-      break;
-    case Measure::Kind::kFrobeniusNorm:
-      message->mutable_frobenius_norm();
-      break;
-    case Measure::Kind::kSingularValues:
-      message->set_singular_values(static_cast<int32_t>(measure.count));
-      break;
-    case Measure::Kind::kCausal:
-      message->mutable_causal();
-      break;
-  }
 }
 
 absl::StatusOr<residency::ModelOptions> DecodeModelOptions(const v1::ModelOptions& options) {
@@ -269,31 +154,7 @@ void EncodeMixer(const models::Mixer& mixer, v1::MixingOperator* message) {
   message->set_operator_class(mixer.operator_class);
   message->set_head_count(static_cast<int32_t>(mixer.head_count));
   for (int64_t channels : mixer.channels) message->add_channels(static_cast<int32_t>(channels));
-  v1::StateSize* state_size = message->mutable_state_size();
-  switch (mixer.state_size.kind) {
-    case operators::StateSize::Kind::kGrowing:
-      state_size->mutable_growing();
-      break;
-    case operators::StateSize::Kind::kGrowingUpTo:
-      state_size->set_growing_up_to(mixer.state_size.size);
-      break;
-    case operators::StateSize::Kind::kConstant:
-      state_size->set_constant(mixer.state_size.size);
-      break;
-  }
-}
-
-void EncodeIndices(const std::vector<int64_t>& indices, v1::IndexSelection* message) {
-  for (size_t begin = 0; begin < indices.size();) {
-    size_t end = begin + 1;
-    const int64_t stride = end < indices.size() ? indices[end] - indices[begin] : 1;
-    while (end < indices.size() && indices[end] - indices[end - 1] == stride) ++end;
-    v1::IndexRange* range = message->add_ranges();
-    range->set_first(indices[begin]);
-    range->set_last(indices[end - 1]);
-    range->set_stride(stride);
-    begin = end;
-  }
+  EncodeStateSize(mixer.state_size, message->mutable_state_size());
 }
 
 }  // namespace ess::rpc

@@ -42,8 +42,7 @@ const CancellationToken kNever;
 
 // Median over the groups of several rounds, in milliseconds per channel.
 double MillisecondsPerChannel(const linalg::ChannelRecurrence& scan,
-                              linalg::ChannelSpectra& spectra,
-                              const std::function<void()>& work) {
+                              linalg::ChannelSpectra& spectra, const std::function<void()>& work) {
   std::vector<double> times;
   for (int round = 0; round < 5; ++round) {
     for (int64_t channel = 0; channel < scan.channels(); channel += spectra.lanes()) {
@@ -145,11 +144,13 @@ void PrintRow(const std::string& kind, int64_t length) {
 }  // namespace ess
 
 int main() {
-  std::printf("Selective scans of %ld states, tolerance %g, float64, one thread, %s, %.1f GFLOP/s\n",
-              static_cast<long>(ess::kStates), ess::kTolerance,
-              hwy::TargetName(hwy::SupportedAndGeneratedTargets().front()), ess::MeasureFmaPeak());
   std::printf(
-      "ms per channel; +norm: with the largest sigma_1; entropy, relative: with the tolerance, and\n"
+      "Selective scans of %ld states, tolerance %g, float64, one thread, %s, %.1f GFLOP/s\n",
+      static_cast<long>(ess::kStates), ess::kTolerance,
+      hwy::TargetName(hwy::SupportedAndGeneratedTargets().front()), ess::MeasureFmaPeak());
+  std::printf(
+      "ms per channel; +norm: with the largest sigma_1; entropy, relative: with the tolerance, "
+      "and\n"
       "3 fractions of sigma_1(H_i); ratios are to one tolerance; wrong: against the tree, SVD\n"
       "* extrapolated from %ld evenly spaced positions\n\n",
       static_cast<long>(ess::kSampledPositions));

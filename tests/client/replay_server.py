@@ -9,7 +9,14 @@ from typing import Any
 
 import grpc
 
-from ess_client._proto.ess.v1 import models_pb2, operators_pb2, profiler_pb2_grpc, server_pb2
+from ess_client._proto.ess.v1 import (
+    measures_pb2,
+    models_pb2,
+    operators_pb2,
+    profiler_pb2,
+    profiler_pb2_grpc,
+    server_pb2,
+)
 
 
 class ReplayServer(profiler_pb2_grpc.EssProfilerServicer):
@@ -48,8 +55,29 @@ class ReplayServer(profiler_pb2_grpc.EssProfilerServicer):
     ) -> Iterator[Any]:
         if self.operator_responses is None:
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "ProfileOperators is not implemented")
+        if self.failure is not None:
+            context.abort(*self.failure)
         self.requests.extend(request_iterator)
         yield from self.operator_responses or ()
+
+    def EstimateProfile(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._start(request, context)
+        return profiler_pb2.EstimateProfileResponse(
+            peak_bytes=96 << 20,
+            seconds=2.5,
+            routes=[
+                profiler_pb2.RouteEstimate(
+                    measure=0, operator_class="DenseOperator", route="inertia_tree"
+                )
+            ],
+            response_bytes=3 << 20,
+            stages=[
+                profiler_pb2.StageSeconds(stage="forward", seconds=1.0),
+                profiler_pb2.StageSeconds(stage="ess", seconds=1.5),
+            ],
+            measure_names=["tolerance:0.001"],
+            token_count=7,
+        )
 
     def ListModels(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._start(request, context)
@@ -84,23 +112,40 @@ class ReplayServer(profiler_pb2_grpc.EssProfilerServicer):
         return models_pb2.Model(name=name, state=state, weight_bytes=5 << 20, layers=[layer])
 
 
-def operator_answer(values: list[float], batch: list[int], length: int) -> list[Any]:
-    """The answer to one dense operator, one measure, in two pieces."""
+def operator_answer(
+    values: list[float],
+    batch: list[int],
+    length: int,
+    options: measures_pb2.MeasureOptions | None = None,
+    certain: list[int] | None = None,
+) -> list[Any]:
+    """The answer to some dense operators, one measure, in pieces of four values and two floors."""
     import numpy as np
 
     header = operators_pb2.OperatorsHeader(
-        batch_shape=batch, length=length, measure_names=["tolerance:0.001"]
+        batch_shape=batch, length=length, measure_names=["tolerance:0.001"], options=options
     )
     data = np.array(values, "<f4")
     pieces = [
-        operators_pb2.OperatorsSlice(first_element=first, values=data[first : first + 4].tobytes())
+        operators_pb2.OperatorsSlice(
+            first_element=first,
+            values=data[first : first + 4].tobytes(),
+            certain=bytes((certain or [])[first : first + 4]),
+        )
         for first in range(0, data.size, 4)
     ]
-    summary = operators_pb2.OperatorsSummary(
-        noise_floors=np.zeros(int(np.prod(batch))), routes=["inertia_tree"], seconds=0.5
+    floors = [1e-6 * i for i in range(int(np.prod(batch)))]
+    summaries = [
+        operators_pb2.OperatorsSummary(noise_floors=floors[first : first + 2])
+        for first in range(0, len(floors), 2)
+    ]
+    summaries[-1].MergeFrom(
+        operators_pb2.OperatorsSummary(
+            routes=["inertia_tree"], seconds=0.5, last=True, below_noise_floor=[1]
+        )
     )
     return [
         operators_pb2.ProfileOperatorsResponse(header=header),
         *(operators_pb2.ProfileOperatorsResponse(ess=piece) for piece in pieces),
-        operators_pb2.ProfileOperatorsResponse(summary=summary),
+        *(operators_pb2.ProfileOperatorsResponse(summary=summary) for summary in summaries),
     ]

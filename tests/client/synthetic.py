@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from ess_client import LayerResult, Profile, Prompt, parse_measure
 from ess_client._proto.ess.v1 import measures_pb2, models_pb2, profiler_pb2
-from ess_client._requests import measure_message
+from ess_client._requests import measure_message, options_message
 from ess_client.selection import compress
 
 
@@ -18,6 +20,7 @@ def make_profile(
     measures: Sequence[str] = ("tolerance:0.001", "entropy"),
     positions: Sequence[int] | None = None,
     seed: int = 0,
+    certify: bool = False,
 ) -> Profile:
     """Random ESS of full attention: at most the position, 0 at position 0, NaN past the end."""
     random = np.random.default_rng(seed)
@@ -27,13 +30,15 @@ def make_profile(
     layers = []
     for index, layer_heads in enumerate(heads):
         tss = np.where(past_end, -1, chosen[None, :]).astype(np.int32)
-        ess = {}
+        ess, certain = {}, {}
         for measure in parsed:
             depth = () if measure.count is None else (measure.count,)
             shape = (len(lengths), len(layer_heads), len(chosen), *depth)
             values = random.random(shape) * chosen.reshape(-1, *[1] * len(depth))
             values[np.broadcast_to(past_end[:, None, :], shape[:3])] = np.nan
             ess[str(measure)] = values.astype(np.float32)
+            if certify:
+                certain[str(measure)] = (random.random(shape) < 0.8) & ~np.isnan(values)
         floors = random.random((len(lengths), len(layer_heads))).astype(np.float32) * 1e-4
         layers.append(
             LayerResult(
@@ -47,6 +52,7 @@ def make_profile(
                 noise_floors=floors,
                 routes={str(m): "reference_svd" for m in parsed},
                 below_noise_floor={str(m): 0 for m in parsed},
+                certain=certain,
             )
         )
     prompts = tuple(
@@ -65,8 +71,47 @@ def make_profile(
         prompts=prompts,
         positions=chosen,
         layers=tuple(layers),
+        options={"certify": True} if certify else {},
         versions={"server": "0.1.0"},
         stages={"forward": 0.25, "ess": 1.5},
+    )
+
+
+def reduced(profile: Profile, reduce: str) -> Profile:
+    """What the server answers with this reduction, by plain loops over its definition."""
+    layers = []
+    for layer in profile.layers:
+        ess = {m: _reduced_values(profile, layer, v, reduce) for m, v in layer.ess.items()}
+        certain = {m: _reduced_flags(profile, v, reduce) for m, v in layer.certain.items()}
+        layers.append(replace(layer, ess=ess, certain=certain))
+    options = {**profile.options, "reduce": reduce}
+    return replace(profile, layers=tuple(layers), options=options)
+
+
+def _reduced_values(
+    profile: Profile, layer: LayerResult, values: np.ndarray[Any, Any], reduce: str
+) -> np.ndarray[Any, Any]:
+    if reduce == "heads":
+        weights = layer.channels / layer.channels.sum()
+        return np.tensordot(values, weights, ([1], [0])).astype(np.float32)
+    means = np.full((*values.shape[:2], *values.shape[3:]), np.nan, np.float32)
+    for p, prompt in enumerate(profile.prompts):
+        counted = (profile.positions > 0) & (profile.positions < prompt.length)
+        if counted.any():
+            means[p] = values[p][:, counted].mean(1, dtype=np.float64)
+    return means
+
+
+def _reduced_flags(
+    profile: Profile, flags: np.ndarray[Any, Any], reduce: str
+) -> np.ndarray[Any, Any]:
+    if reduce == "heads":
+        return flags.all(1)
+    return np.stack(
+        [
+            flags[p][:, (profile.positions > 0) & (profile.positions < prompt.length)].all(1)
+            for p, prompt in enumerate(profile.prompts)
+        ]
     )
 
 
@@ -110,6 +155,9 @@ def _header(profile: Profile) -> profiler_pb2.ProfileHeader:
         heads=[_selection(layer.heads) for layer in profile.layers],
         measures=[measure_message(measure) for measure in profile.measures],
         measure_names=profile.measure_names,
+        options=options_message(
+            profile.options.get("horizon"), "certify" in profile.options, profile.reduction
+        ),
         positions=_selection(profile.positions),
         prompt_count=len(profile.prompts),
         server_version=profile.versions["server"],
@@ -131,8 +179,13 @@ def _blocks(profile: Profile, index: int, piece: int) -> Iterator[profiler_pb2.E
         reached = int((profile.positions < prompt.length).sum())
         slices = []
         for ordinal, measure in enumerate(profile.measure_names):
-            values = np.ascontiguousarray(layer.ess[measure][row][:, :reached], "<f4")
+            present = {None: np.s_[:, :reached], "heads": np.s_[:reached], "positions": np.s_[:]}
+            present = present[profile.reduction]
+            values = np.ascontiguousarray(layer.ess[measure][row][present], "<f4")
             flat = values.reshape(-1)
+            certain = np.zeros(0, bool)
+            if layer.certain:
+                certain = np.ascontiguousarray(layer.certain[measure][row][present]).reshape(-1)
             for first in range(0, flat.size, piece):
                 slices.append(
                     profiler_pb2.EssSlice(
@@ -142,6 +195,7 @@ def _blocks(profile: Profile, index: int, piece: int) -> Iterator[profiler_pb2.E
                         shape=values.shape,
                         first_element=first,
                         values=flat[first : first + piece].tobytes(),
+                        certain=certain[first : first + piece].tobytes(),
                     )
                 )
         yield profiler_pb2.EssBlock(slices=slices)

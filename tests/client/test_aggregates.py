@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from synthetic import make_profile
+from synthetic import make_profile, reduced
 
 from ess_client import InvalidArgument, Profile
 
@@ -103,6 +103,25 @@ def test_utilization_is_the_ratio_of_sums(ragged: Profile, kept: tuple[str, ...]
             total[1] += channels * tss
         expected = {key: ess / tss for key, (ess, tss) in sums.items()}
         assert_equal(result.sel(measure=measure, drop=True), expected)
+
+
+@pytest.mark.parametrize("kept", SUBSETS, ids=lambda kept: "+".join(kept) or "nothing")
+@pytest.mark.parametrize("reduce", ["heads", "positions"])
+@pytest.mark.parametrize("name", ["average", "total", "utilization", "total_by_position"])
+def test_aggregates_of_a_reduced_profile_are_the_same_or_refused(
+    ragged: Profile, kept: tuple[str, ...], reduce: str, name: str
+) -> None:
+    profile = reduced(ragged, reduce)
+    needed = {*kept, "position"} if name == "total_by_position" else set(kept)
+
+    if reduce.removesuffix("s") in needed:
+        with pytest.raises(InvalidArgument, match=f"needs every {reduce.removesuffix('s')}"):
+            getattr(profile, name)(by=kept)
+        return
+
+    np.testing.assert_allclose(
+        getattr(profile, name)(by=kept), getattr(ragged, name)(by=kept), rtol=1e-6
+    )
 
 
 def test_total_by_position_averages_layers_and_the_prompts_that_reach_it(ragged: Profile) -> None:

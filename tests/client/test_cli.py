@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pandas as pd
 import pytest
-from replay_server import ReplayServer
-from synthetic import messages_of
+from replay_server import ReplayServer, operator_answer
+from synthetic import messages_of, reduced
 from typer.testing import CliRunner
 
 import ess_client
 from ess_client import Profile, load_profile
+from ess_client._requests import options_message
 from ess_client.cli.main import app
 
 Ess = Callable[..., Any]
@@ -72,6 +74,125 @@ def test_profile_options_reach_the_request(
     assert (request.layers.ranges[0].last, request.positions.ranges[0].stride) == (2, 2)
     assert request.HasField("add_special_tokens")
     assert request.options.certify
+
+
+def test_a_dry_run_prints_the_estimate_and_runs_nothing(
+    ess: Ess, server: ReplayServer, tmp_path: Path
+) -> None:
+    arguments = ("profile", "--model", "tiny", "--prompt", "a", "--dry-run")
+
+    text = ess(*arguments, "--reduce", "heads", "-o", tmp_path / "p.safetensors")
+    answer = json.loads(ess(*arguments, "--json").stdout)
+
+    assert text.exit_code == 0, text.stderr
+    assert "about 2.5 s (forward 1 s, ess 1.5 s)" in text.stdout
+    assert "DenseOperator, tolerance:0.001: inertia_tree" in text.stdout
+    assert answer["peak_bytes"] == 96 << 20
+    assert list(tmp_path.iterdir()) == []
+    assert all(type(r).__name__ == "ProfileRequest" for r in server.requests)
+    assert not server.started.is_set()
+
+
+@pytest.mark.parametrize("reduce", ["heads", "positions"])
+def test_a_reduced_profile_is_printed_and_its_report_refused(
+    ess: Ess, server: ReplayServer, ragged: Profile, tmp_path: Path, reduce: str
+) -> None:
+    server.responses = list(messages_of(reduced(ragged, reduce)))
+    output = tmp_path / "p.safetensors"
+
+    result = ess("profile", "--model", "tiny", "--prompt", "a", "--reduce", reduce, "-o", output)
+    report = ess("report", output, "-o", tmp_path / "r.html")
+
+    assert result.exit_code == 0, result.stderr
+    assert f"{float(ragged.average(by='prompt')[0, 2]):.4g}" in result.stdout
+    assert report.exit_code == 3
+    assert "profile again without reduce" in report.stderr
+
+
+@pytest.fixture
+def dense(tmp_path: Path) -> Path:
+    path = tmp_path / "dense.npz"
+    np.savez(path, operator="DenseOperator", T=np.tril(np.ones((2, 4, 4))))
+    return path
+
+
+def test_operators_prints_a_table_and_saves_the_file(
+    ess: Ess, server: ReplayServer, dense: Path, tmp_path: Path
+) -> None:
+    server.operator_responses = operator_answer([0, 1, 1, 1, 0, 1, 2, 3], [2], 4)
+
+    result = ess("operators", dense, "--measure", "tolerance:1e-3", "-o", tmp_path / "out.npz")
+
+    assert result.exit_code == 0, result.stderr
+    assert "inertia_tree" in result.stdout
+    assert "1.5" in result.stdout  # The mean of all but position 0.
+    assert "below the noise floor of 1 of 2 operators" in result.stdout
+    assert "8 of 8 values" in result.stderr
+    saved = np.load(tmp_path / "out.npz")
+    assert saved["ess"].tolist() == [[[0, 1, 1, 1], [0, 1, 2, 3]]]
+    assert saved["measures"].tolist() == ["tolerance:0.001"]
+    assert saved["tss"].tolist() == [0, 1, 2, 3]
+    assert saved["noise_floor"].tolist() == [0, 1e-6]
+    assert "certain" not in saved
+
+
+def test_operators_options_reach_the_declaration(
+    ess: Ess, server: ReplayServer, tmp_path: Path
+) -> None:
+    server.operator_responses = operator_answer(
+        [0, 1, 1, 1], [], 4, options_message(2, True, None), [1, 1, 1, 0]
+    )
+    path = tmp_path / "gla.npz"
+    factors = {name: np.ones((4, 3), np.float32) for name in "abc"}
+    np.savez(path, operator="DiagonalRecurrence", read=b"before", **factors)
+
+    result = ess(
+        *("operators", path, "--measure", "causal", "--positions", "1-3", "--horizon", "2"),
+        *("--certify", "--json", "-o", tmp_path / "out.npz"),
+    )
+
+    assert result.exit_code == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["measures"][0]["largest"] == 1
+    assert result.stderr == ""
+    declaration = server.requests[0].declaration
+    assert declaration.read_order == 2
+    assert declaration.measures[0].WhichOneof("kind") == "causal"
+    assert declaration.options == options_message(2, True, None)
+    assert np.load(tmp_path / "out.npz")["certain"].tolist() == [[True, True, True, False]]
+
+
+@pytest.mark.parametrize(
+    ("contents", "exit_code", "reason"),
+    [
+        ({"operator": "Kalman", "T": np.eye(2)}, 3, "operator is 'Kalman'; it is one of Dense"),
+        ({"T": np.eye(2)}, 3, "operator is ''"),
+        ({"operator": "DenseOperator", "S": np.eye(2)}, 3, "no argument 'S'; it has T"),
+        ({"operator": "DenseOperator"}, 3, "'T'"),
+        ({"operator": "DenseOperator", "T": np.eye(2, 3)}, 3, "L = 3, but T has 2"),
+        ({"operator": "DenseOperator", "T": np.array([{}])}, 8, "no .npz file of plain arrays"),
+    ],
+)
+def test_a_wrong_file_of_operators_says_why(
+    ess: Ess, tmp_path: Path, contents: dict[str, Any], exit_code: int, reason: str
+) -> None:
+    np.savez(tmp_path / "x.npz", **contents)
+
+    result = ess("operators", tmp_path / "x.npz")
+
+    assert result.exit_code == exit_code
+    assert reason in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("contents", [b"", b"not a zip file", b"PK\x03\x04 cut"])
+def test_a_file_that_holds_no_arrays_is_corrupt(ess: Ess, tmp_path: Path, contents: bytes) -> None:
+    (tmp_path / "x.npz").write_bytes(contents)
+
+    result = ess("operators", tmp_path / "x.npz")
+
+    assert result.exit_code == 8
+    assert "x.npz is no .npz file" in result.stderr
 
 
 def test_json_output_is_for_scripts(ess: Ess, server: ReplayServer, ragged: Profile) -> None:
@@ -139,6 +260,9 @@ def test_a_failed_call_is_one_line_and_an_exit_code(
         (("profile", "--model", "m", "--prompts", "absent.jsonl"), 10, "absent.jsonl: No such"),
         (("profile", "--model", "m", "--token-ids", "1,x"), 3, "'1,x' is not like 1,2,3"),
         (("profile", "--model", "m", "--prompt", "a", "--measure", "rank"), 3, "unknown measure"),
+        (("profile", "--model", "m", "--prompt", "a", "--reduce", "x"), 2, "heads"),
+        (("operators", "absent.npz"), 10, "absent.npz: No such"),
+        (("operators", "absent.npz", "-o", "x.json"), 3, "a .npz file"),
         (("report", "absent.safetensors", "-o", "r.html"), 10, "absent.safetensors"),
         (("export", "absent.safetensors", "-o", "x.json"), 3, "a .csv file"),
         (("models", "list", "--server", "127.0.0.1:1"), 6, "127.0.0.1:1"),

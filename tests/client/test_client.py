@@ -11,11 +11,12 @@ import grpc
 import numpy as np
 import pytest
 from replay_server import ReplayServer
-from synthetic import make_profile, messages_of
+from synthetic import make_profile, messages_of, reduced
 from test_storage import assert_same
 
 import ess_client
 from ess_client import Client, Profile, Progress
+from ess_client._requests import options_message
 
 
 @pytest.mark.parametrize("piece", [1, 7, 10_000])
@@ -59,6 +60,48 @@ def test_selected_heads_and_positions_and_singular_values_are_decoded(
     profile = client.profile("tiny", prompts=["a", "b"], heads="0-2", positions="1-2,4-6:2")
 
     assert_same(profile, sent)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 10_000])
+@pytest.mark.parametrize("reduce", [None, "heads", "positions"])
+@pytest.mark.parametrize("certify", [False, True])
+def test_options_change_what_is_decoded(
+    client: Client, server: ReplayServer, piece: int, reduce: Any, certify: bool
+) -> None:
+    sent = make_profile(
+        (9, 1, 3), ((0, 2), (0, 1, 2)), ("singular_values:4", "entropy"), certify=certify
+    )
+    sent = sent if reduce is None else reduced(sent, reduce)
+    server.responses = list(messages_of(sent, piece))
+
+    profile = client.profile(
+        "tiny", prompts=["a", "b", "c"], certify=certify, reduce=reduce, horizon=5
+    )
+
+    assert_same(profile, sent)
+    assert profile.reduction == reduce
+    assert server.requests[0].options == options_message(5, certify, reduce)
+
+
+def test_a_certified_answer_without_its_flags_is_an_internal_error(
+    client: Client, server: ReplayServer
+) -> None:
+    responses = list(messages_of(make_profile(certify=True)))
+    next(r for r in responses if r.WhichOneof("message") == "ess").ess.slices[0].certain = b""
+    server.responses = responses
+
+    with pytest.raises(ess_client.Internal, match="0 flags for 7 values"):
+        client.profile("tiny", prompts=["a", "b"], certify=True)
+
+
+def test_an_estimate_says_what_a_profile_would_cost(client: Client, server: ReplayServer) -> None:
+    estimate = client.estimate("tiny", prompts=["a"], measures="tolerance:1e-3", reduce="heads")
+
+    assert server.requests[0].options == options_message(None, False, "heads")
+    assert (estimate.seconds, estimate.stages) == (2.5, {"forward": 1.0, "ess": 1.5})
+    assert estimate.routes == {"DenseOperator": {"tolerance:0.001": "inertia_tree"}}
+    assert (estimate.peak_bytes, estimate.response_bytes, estimate.tokens) == (96 << 20, 3 << 20, 7)
+    assert "7 tokens: about 2.5 s (forward 1 s, ess 1.5 s)" in str(estimate)
 
 
 def test_an_empty_selection_in_the_header_stands_for_what_was_asked(
@@ -130,6 +173,7 @@ def test_token_ids_and_gaussian_inputs_replace_prompts(
         ({"prompts": ["a"], "measures": ["rank"]}, "unknown measure 'rank'"),
         ({"prompts": ["a"], "heads": "x"}, "heads 'x'"),
         ({"prompts": ["a"], "horizon": 0}, "horizon is 0"),
+        ({"prompts": ["a"], "reduce": "layers"}, "reduce='layers'"),
         ({"prompts": ["a"], "timeout": 0}, "timeout is 0"),
         ({"prompts": ["a" * (1 << 20)]}, "the limit is 1048576"),
     ],

@@ -18,9 +18,12 @@ from ess_client import (
     DiagonalPlusRankOne,
     DiagonalRecurrence,
     GeneralRecurrence,
+    Internal,
     InvalidArgument,
+    Progress,
     Unimplemented,
 )
+from ess_client._requests import options_message
 
 L, N = 6, 3
 
@@ -106,9 +109,118 @@ def test_the_result_has_the_operators_leading_dimensions(
     assert result.ess.dims == ("measure", "batch_0", "position")
     assert result.ess.values.tolist() == [[[0, 1, 1, 1], [0, 1, 2, 1]]]
     assert result.tss.values.tolist() == [0, 1, 2, 3]
-    assert result.noise_floor.shape == (2,)
+    assert result.noise_floor.values.tolist() == [0, 1e-6]
     assert result.route == {"tolerance:0.001": "inertia_tree"}
+    assert result.below_noise_floor == {"tolerance:0.001": 1}
     assert result.certain is None
+
+
+def test_an_operator_without_leading_dimensions_has_none_in_its_result(
+    client: Client, server: ReplayServer
+) -> None:
+    server.operator_responses = operator_answer([0, 1, 1, 1], [], 4)
+
+    result = client.profile_operators(DenseOperator(np.tril(array(4, 4))))
+
+    assert result.ess.dims == ("measure", "position")
+    assert result.noise_floor.shape == ()
+
+
+def test_options_and_positions_reach_the_declaration(client: Client, server: ReplayServer) -> None:
+    server.operator_responses = operator_answer([0.0] * 4, [], 4)
+
+    client.profile_operators(
+        DenseOperator(np.eye(4)), measures="entropy", positions="0-2:2", horizon=3
+    )
+
+    declaration = server.requests[0].declaration
+    assert declaration.options == options_message(3, False, None)
+    assert declaration.positions.ranges[0].stride == 2
+    assert declaration.measures[0].WhichOneof("kind") == "entropy"
+
+
+def test_certified_values_come_with_their_flags(client: Client, server: ReplayServer) -> None:
+    server.operator_responses = operator_answer(
+        [0, 1, 1, 1, 0, 1, 2, 1],
+        [2],
+        4,
+        options_message(None, True, None),
+        [1, 1, 0, 1, 1, 1, 1, 0],
+    )
+
+    result = client.profile_operators(DenseOperator(np.tril(array(2, 4, 4))), certify=True)
+
+    assert result.certain is not None
+    assert result.certain.dims == result.ess.dims
+    assert result.certain.values.tolist() == [
+        [[True, True, False, True], [True, True, True, False]]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reduce", "values", "dims"),
+    [
+        ("heads", [0, 1, 1.5, 2], ("measure", "position")),
+        ("positions", [1.5, 2.5], ("measure", "batch_0")),
+    ],
+)
+def test_a_reduced_result_lacks_the_dimension(
+    client: Client, server: ReplayServer, reduce: Any, values: list[float], dims: tuple[str, ...]
+) -> None:
+    server.operator_responses = operator_answer(
+        values, [2], 4, options_message(None, False, reduce)
+    )
+
+    result = client.profile_operators(DenseOperator(np.tril(array(2, 4, 4))), reduce=reduce)
+
+    assert result.ess.dims == dims
+    assert result.ess.values.tolist() == [values]
+
+
+def test_progress_counts_the_values(client: Client, server: ReplayServer) -> None:
+    server.operator_responses = operator_answer([0.0] * 8, [2], 4)
+    seen: list[Progress] = []
+
+    client.profile_operators(DenseOperator(np.tril(array(2, 4, 4))), progress=seen.append)
+
+    assert [(p.done, p.total) for p in seen] == [(0, 8), (4, 8), (8, 8)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda responses: responses[1:],
+        lambda responses: [responses[0], *responses],
+        lambda responses: [responses[0], *responses[2:]],
+        lambda responses: [*responses[:2], responses[1], *responses[3:]],
+        lambda responses: responses[:-1],
+        lambda responses: [*responses, responses[1]],
+        lambda responses: [],
+    ],
+    ids=[
+        "no header",
+        "two headers",
+        "slice missing",
+        "slice repeated",
+        "no last summary",
+        "slice after the end",
+        "nothing",
+    ],
+)
+def test_a_broken_answer_is_an_internal_error(
+    client: Client, server: ReplayServer, damage: Any
+) -> None:
+    server.operator_responses = damage(operator_answer([0.0] * 12, [3], 4))
+
+    with pytest.raises(Internal):
+        client.profile_operators(DenseOperator(np.tril(array(3, 4, 4))))
+
+
+def test_flags_that_are_missing_are_an_internal_error(client: Client, server: ReplayServer) -> None:
+    server.operator_responses = operator_answer([0] * 4, [], 4, options_message(None, True, None))
+
+    with pytest.raises(Internal, match="0 flags for 4 values"):
+        client.profile_operators(DenseOperator(np.eye(4)), certify=True)
 
 
 def test_a_server_without_operators_is_unimplemented(client: Client) -> None:

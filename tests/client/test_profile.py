@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from synthetic import make_profile
+from synthetic import make_profile, reduced
 
 from ess_client import InvalidArgument, Profile
 from ess_client import profile as profile_module
@@ -100,6 +100,40 @@ def test_the_table_has_one_row_per_present_value(ragged: Profile) -> None:
     assert row.value.item() == pytest.approx(float(expected))
     assert row.token.item() == "t8"
     assert row.tss.item() == 8
+
+
+@pytest.mark.parametrize(
+    ("reduce", "axis", "columns"),
+    [
+        ("heads", "position", ["position", "token", "value", "tss", "certain"]),
+        ("positions", "head", ["head", "value", "certain"]),
+    ],
+)
+def test_a_reduced_profile_lacks_the_dimension(reduce: str, axis: str, columns: list[str]) -> None:
+    profile = reduced(make_profile((5, 1, 9), ((0, 1, 2), (0, 2)), certify=True), reduce)
+
+    assert profile["001"].dims == ("measure", "prompt", axis)
+    assert profile["001", "entropy"].dims == ("prompt", axis)
+    assert profile.ess.dims == ("measure", "layer", "prompt", axis)
+    assert profile.certain is not None
+    assert profile.certain.dims == profile.ess.dims
+    np.testing.assert_array_equal(profile.ess.sel(layer="000").values, profile["000"].values)
+    table = profile.to_dataframe()
+    assert list(table.columns) == ["measure", "layer", "prompt", *columns]
+    assert len(table) == sum(int(np.isfinite(profile[name]).sum()) for name in profile)
+    assert "average" in repr(profile)
+
+
+def test_certain_is_there_with_certify_only(ragged: Profile) -> None:
+    assert ragged.certain is None
+
+    certified = make_profile(heads=((0, 1), (0, 2)), certify=True)
+
+    assert certified.certain is not None
+    assert certified.certain.dtype == bool
+    assert not certified.certain.sel(layer="001", head=1).any()
+    where = certified.certain.sel(layer="001", head=[0, 2], measure="entropy").values
+    np.testing.assert_array_equal(where, certified.layers[1].certain["entropy"])
 
 
 def test_the_repr_says_what_was_measured(ragged: Profile) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic import make_profile
+from synthetic import make_profile, reduced
 
-from ess_client import LayerResult, Profile, Prompt
+from ess_client import InvalidArgument, LayerResult, Profile, Prompt
 from ess_client.report import render_report, write_report
 from ess_client.report.dips import find_dips
 from ess_client.report.tokens import is_separator, label
@@ -192,3 +192,19 @@ def test_labels_are_short_and_visible() -> None:
     assert label(" ") == "␣"
     assert label("▁word") == "word"
     assert label("a" * 30) == "a" * 13 + "…"
+
+
+@pytest.mark.parametrize("reduce", ["heads", "positions"])
+def test_a_reduced_profile_is_refused_with_what_the_report_needs(
+    ragged: Profile, tmp_path: Path, reduce: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=rf'means over {reduce} \(reduce="{reduce}"\)'):
+        write_report(reduced(ragged, reduce), tmp_path / "r.html")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_certified_profile_has_a_report(tmp_path: Path) -> None:
+    write_report(make_profile(certify=True), tmp_path / "r.html")
+
+    assert "certify True" in (tmp_path / "r.html").read_text(encoding="utf-8")

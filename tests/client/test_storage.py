@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from synthetic import make_profile
+from synthetic import make_profile, reduced
 
 from ess_client import DataLoss, Profile, load_profile
 
@@ -20,12 +20,16 @@ def assert_same(first: Profile, second: Profile) -> None:
     assert first.prompts == second.prompts
     assert first.routes == second.routes
     assert first.versions == second.versions
+    assert first.options == second.options
     np.testing.assert_array_equal(first.positions, second.positions)
     np.testing.assert_array_equal(first.noise_floors, second.noise_floors)
     np.testing.assert_array_equal(first.channels, second.channels)
     np.testing.assert_array_equal(first.tss, second.tss)
     for name in first:
         np.testing.assert_array_equal(first[name], second[name])
+    assert (first.certain is None) == (second.certain is None)
+    if first.certain is not None and second.certain is not None:
+        np.testing.assert_array_equal(first.certain, second.certain)
 
 
 @pytest.mark.parametrize("measures", [("entropy",), ("tolerance:1e-05", "singular_values:4")])
@@ -37,6 +41,24 @@ def test_a_saved_profile_loads_with_the_same_contents(
     profile.save(tmp_path / "p.safetensors")
 
     assert_same(profile, load_profile(tmp_path / "p.safetensors"))
+
+
+@pytest.mark.parametrize("reduce", ["heads", "positions"])
+@pytest.mark.parametrize("measures", [("entropy",), ("tolerance:1e-05", "singular_values:4")])
+def test_a_reduced_and_certified_profile_loads_with_the_same_contents(
+    tmp_path: Path, measures: tuple[str, ...], reduce: str
+) -> None:
+    full = make_profile((5, 1, 9), ((0, 2), (0, 1, 2)), measures, certify=True)
+    profile = reduced(full, reduce)
+
+    profile.save(tmp_path / "p.safetensors")
+
+    assert_same(profile, load_profile(tmp_path / "p.safetensors"))
+    tensors = load_file(tmp_path / "p.safetensors")
+    shape = (3, 9) if reduce == "heads" else (3, 2)
+    depth = (4,) if len(measures) == 2 else ()
+    assert tensors[f"layer.000/ess/{profile.measure_names[-1]}"].shape == shape + depth
+    assert tensors[f"layer.000/certain/{profile.measure_names[-1]}"].shape == shape + depth
 
 
 def test_the_file_has_the_promised_tensors(tmp_path: Path, ragged: Profile) -> None:

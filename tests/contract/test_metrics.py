@@ -2,10 +2,11 @@
 
 import threading
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from ess_client import Client, EssError
+from ess_client import Client, DenseOperator, EssError
 from tests.end_to_end import tiny_models
 from tests.end_to_end.server_process import ServerProcess
 from tests.tidy.test_metrics_document import OTHERS, catalogue
@@ -30,6 +31,9 @@ def samples(tmp_path_factory):
             client.profile("nan", token_ids=[[1, 2, 3]])
         fill_the_queue(server)
         client.profile("good", token_ids=[[1, 2]])
+        client.estimate("good", token_ids=[[1, 2]])
+        client.profile("good", token_ids=[[1, 2]], horizon=2)
+        client.profile_operators(DenseOperator(np.tril(np.ones((3, 8, 8)))))
         yield server.metrics()
 
 
@@ -102,11 +106,22 @@ def test_a_name_the_server_does_not_serve_makes_no_series(samples):
     assert models <= {"", "good", "nan", "slow"}
 
 
+def test_operators_of_callers_are_counted_and_timed_without_a_model(samples):
+    rpc = ("rpc", "ProfileOperators")
+    assert samples[("ess_requests_total", (("code", "OK"), ("model", ""), rpc))] == 1
+    assert samples[("ess_grpc_received_bytes_total", (rpc,))] > 3 * 8 * 8 * 8
+    assert samples[("ess_grpc_sent_bytes_total", (rpc,))] > 3 * 8 * 4
+    for stage in ("receive", "queue", "ess", "send"):
+        name = "ess_stage_duration_seconds_count"
+        assert samples[(name, (("model", ""), ("stage", stage)))] == 1
+
+
 def test_utilization_is_a_ratio_of_the_sums(samples):
     labels = (("layer", "001"), ("model", "good"))
     ess = samples[("ess_effective_state_size_sum_total", labels)]
     tss = samples[("ess_state_size_sum_total", labels)]
     assert 0 < ess <= tss
-    # Prompts of 4 and 2 tokens, 4 heads of 8 channels, TSS 1 + 2 + 3 and 1.
+    # Prompts of 4 and 2 tokens, 4 heads of 8 channels, TSS 1 + 2 + 3 and 1. A profile with a
+    # horizon and an estimate are not observed.
     assert tss == 4 * 8 * (6 + 1)
     assert samples[("ess_observations_total", labels)] == 2

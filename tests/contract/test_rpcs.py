@@ -9,7 +9,16 @@ from tests.end_to_end.server_process import ServerProcess
 
 SERVICE = profiler_pb2.DESCRIPTOR.services_by_name["EssProfiler"]
 METHODS = sorted(SERVICE.methods_by_name)
-AVAILABLE = {"Profile", "ListModels", "GetModel", "LoadModel", "UnloadModel", "GetServerInfo"}
+AVAILABLE = {
+    "Profile",
+    "ProfileOperators",
+    "EstimateProfile",
+    "ListModels",
+    "GetModel",
+    "LoadModel",
+    "UnloadModel",
+    "GetServerInfo",
+}
 
 
 @pytest.fixture(scope="module")

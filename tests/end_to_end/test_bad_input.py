@@ -80,7 +80,7 @@ CASES = {
         ["positions: index 8"],
     ),
     "more reference work than allowed": (
-        {"token_ids": [[1] * 512] * 40, "measures": "entropy"},
+        {"token_ids": [[1] * 512] * 40, "measures": "singular_values:2"},
         "INVALID_ARGUMENT",
         ["max_reference_work"],
     ),
@@ -102,7 +102,7 @@ CASES = {
     "causal of attention": (
         {"token_ids": GOOD, "measures": "causal"},
         "INVALID_ARGUMENT",
-        ["causal"],
+        ["measures: causal", "'000'", "DenseOperator"],
     ),
 }
 

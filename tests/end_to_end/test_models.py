@@ -104,7 +104,7 @@ def test_the_server_describes_itself(own_client):
     assert info.version == "0.1.0"
     assert info.device == "cpu"
     assert {"llama", "gpt2"} <= set(info.architectures)
-    assert info.default_measures == ("tolerance:0.001",)
+    assert info.default_measures == ("tolerance:0.001", "entropy")
     assert info.max_result_bytes == 16 << 30
     assert info.uptime_seconds > 0
 

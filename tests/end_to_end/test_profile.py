@@ -139,6 +139,48 @@ def test_selections_pick_from_the_full_answer(client):
     )
 
 
+@pytest.mark.parametrize("measures", [["tolerance:1e-2"], ["singular_values:2", "entropy"]])
+def test_reductions_are_weighted_means_of_the_full_answer(client, measures):
+    full = client.profile("tiny-llama", token_ids=IDS, measures=measures)
+
+    heads = client.profile("tiny-llama", token_ids=IDS, measures=measures, reduce="heads")
+    positions = client.profile("tiny-llama", token_ids=IDS, measures=measures, reduce="positions")
+
+    # Every head of this model has as many channels as the next.
+    np.testing.assert_allclose(heads.ess, full.ess.mean("head", skipna=True), rtol=1e-5)
+    inner = full.ess.isel(position=slice(1, None))
+    np.testing.assert_allclose(positions.ess, inner.mean("position", skipna=True), rtol=1e-5)
+    assert np.isnan(positions.ess.sel(prompt="2")).all()  # One token.
+    for profile in (heads, positions):
+        np.testing.assert_allclose(profile.average(), full.average(), rtol=1e-5)
+        np.testing.assert_allclose(profile.utilization(), full.utilization(), rtol=1e-5)
+
+
+def test_a_horizon_cuts_the_future(client, public):
+    name, operators = public
+    profile = client.profile(name, token_ids=IDS, measures="frobenius_norm", horizon=3)
+    assert profile.options == {"horizon": 3}
+    for p, maps in enumerate(operators):
+        for layer, heads in zip(profile.layer_names, maps, strict=True):
+            for h, operator in enumerate(heads):
+                expected = [np.linalg.norm(operator[i : i + 3, :i]) for i in range(len(operator))]
+                found = profile[layer].values[0, p, h, : len(operator)]
+                np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_certified_counts_are_the_same_and_flagged(client):
+    measures = ["tolerance:1e-2", "entropy"]
+    plain = client.profile("tiny-llama", token_ids=IDS, measures=measures)
+
+    certified = client.profile("tiny-llama", token_ids=IDS, measures=measures, certify=True)
+
+    np.testing.assert_array_equal(plain.ess.values, certified.ess.values)
+    counts = certified.certain.sel(measure="tolerance:0.01").values
+    present = ~np.isnan(certified.ess.sel(measure="tolerance:0.01").values)
+    assert counts[present].all()
+    assert not counts[~present].any()
+
+
 def test_text_is_tokenized_as_the_public_tokenizer_does(client, model_root):
     texts = ["the lazy dog", "jumps!\n  over  \u00e9\u4f60 \U0001f600", "<|end|>fox"]
     profile = client.profile("tiny-llama", prompts=texts)

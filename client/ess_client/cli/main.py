@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import ess_client
-from ess_client.cli import models
+from ess_client.cli import models, operators
 from ess_client.cli.errors import Commands, exit_code_help
-from ess_client.cli.options import DEFAULT_SERVER, Json, Server, Timeout
+from ess_client.cli.options import (
+    DEFAULT_SERVER,
+    Certify,
+    Horizon,
+    Json,
+    Measures,
+    Positions,
+    Reduce,
+    Server,
+    Timeout,
+)
 from ess_client.cli.output import (
     new_table,
     print_json,
@@ -32,6 +42,7 @@ app = typer.Typer(
     epilog=exit_code_help(),
 )
 app.add_typer(models.app, name="models")
+app.command("operators")(operators.operators)
 
 
 def _print_version(wanted: bool) -> None:
@@ -82,25 +93,20 @@ def profile(
         list[str] | None,
         typer.Option("--token-ids", metavar="1,2,3", help="A prompt; repeatable."),
     ] = None,
-    measure: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--measure",
-            help="tolerance:1e-3, relative:1e-3, head_relative:1e-3, entropy, spectral_norm, "
-            "frobenius_norm, singular_values:K; repeatable. Default: the server's.",
-        ),
-    ] = None,
+    measure: Measures = None,
     layers: Annotated[
         str | None, typer.Option(help="Layer indices or operator names, as in 0,4-7.")
     ] = None,
     heads: Annotated[str | None, typer.Option(help="Heads, as in 0-8:2.")] = None,
-    positions: Annotated[str | None, typer.Option(help="Positions, as in 0-511:8.")] = None,
-    horizon: Annotated[
-        int | None, typer.Option(min=1, help="Cut each block to this many future rows.")
-    ] = None,
-    certify: Annotated[bool, typer.Option("--certify", help="Recompute uncertain counts.")] = False,
+    positions: Positions = None,
+    horizon: Horizon = None,
+    certify: Certify = False,
+    reduce: Reduce = None,
     no_special_tokens: Annotated[
         bool, typer.Option("--no-special-tokens", help="Add no BOS or the like to texts.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what it would cost, and run nothing.")
     ] = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="OUT.safetensors", help="Save here.")
@@ -110,20 +116,27 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """Runs prompts through a model and measures its operators at every position."""
-    gathered = gather_prompts(prompt or [], prompts, token_ids or [])
-    with ess_client.Client(server, timeout) as client, progress_display(as_json) as progress:
-        result = client.profile(
-            model,
-            gathered,
-            measures=measure or None,
-            layers=layers,
-            heads=heads,
-            positions=positions,
-            horizon=horizon,
-            certify=certify,
-            add_special_tokens=False if no_special_tokens else None,
-            progress=progress,
-        )
+    arguments: dict[str, Any] = {
+        "prompts": gather_prompts(prompt or [], prompts, token_ids or []),
+        "measures": measure or None,
+        "layers": layers,
+        "heads": heads,
+        "positions": positions,
+        "horizon": horizon,
+        "certify": certify,
+        "reduce": reduce,
+        "add_special_tokens": False if no_special_tokens else None,
+    }
+    with ess_client.Client(server, timeout) as client:
+        if dry_run:
+            estimate = client.estimate(model, **arguments)
+            if as_json:
+                print_json(dataclasses.asdict(estimate))
+            else:
+                typer.echo(estimate)
+            return
+        with progress_display(as_json, "operators x prompts", "forward pass") as progress:
+            result = client.profile(model, progress=progress, **arguments)
     if output is not None:
         result.save(output)
     if as_json:

@@ -86,8 +86,11 @@ def print_summary(profile: Profile) -> None:
 
 
 @contextmanager
-def progress_display(quiet: bool) -> Iterator[Callable[[Progress], None]]:
-    """A callback that draws a bar on a terminal and writes about ten plain lines elsewhere."""
+def progress_display(quiet: bool, unit: str, working: str) -> Iterator[Callable[[Progress], None]]:
+    """A callback that draws a bar on a terminal and writes about ten plain lines elsewhere.
+
+    unit: what is counted. working: what goes on while no operator is named.
+    """
     if quiet:
         yield lambda progress: None
     elif sys.stderr.isatty():
@@ -103,15 +106,15 @@ def progress_display(quiet: bool) -> Iterator[Callable[[Progress], None]]:
             task = bar.add_task("waiting for the server", total=None)
             yield lambda progress: bar.update(
                 task,
-                description=f"operator {progress.layer}" if progress.layer else "forward pass",
+                description=f"operator {progress.layer}" if progress.layer else working,
                 completed=progress.done,
                 total=progress.total,
             )
     else:
-        yield _plain_lines()
+        yield _plain_lines(unit)
 
 
-def _plain_lines() -> Callable[[Progress], None]:
+def _plain_lines(unit: str) -> Callable[[Progress], None]:
     tenths = -1
 
     def show(progress: Progress) -> None:
@@ -119,7 +122,7 @@ def _plain_lines() -> Callable[[Progress], None]:
         now = 10 * progress.done // max(progress.total, 1)
         if now > tenths:
             tenths = now
-            typer.echo(f"{progress.done} of {progress.total} operators x prompts", err=True)
+            typer.echo(f"{progress.done} of {progress.total} {unit}", err=True)
 
     return show
 

@@ -9,6 +9,7 @@ import jinja2
 import numpy as np
 
 from ess_client._text import number
+from ess_client.errors import InvalidArgument
 from ess_client.measures import parse_measure
 from ess_client.profile import Profile
 from ess_client.report.data import MeasureData, PromptView, ReportData
@@ -28,6 +29,11 @@ def write_report(profile: Profile, path: str | PathLike[str], title: str | None 
 
 def render_report(profile: Profile, title: str | None = None) -> str:
     """The HTML of a profile's report; title: default the model's name."""
+    if profile.reduction is not None:
+        raise InvalidArgument(
+            f"a report needs every head and position, and this profile holds means over "
+            f'{profile.reduction} (reduce="{profile.reduction}"): profile again without reduce'
+        )
     report = ReportData(profile)
     views = [report.view(index) for index in range(len(profile.prompts))]
     drawn = [view for view in views if len(view.positions)][:MAX_DRAWN_PROMPTS]

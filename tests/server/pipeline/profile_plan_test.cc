@@ -123,9 +123,23 @@ TEST(ProfilePlanTest, RefusesSelectionsThatExistNowhere) {
               StatusIs(kInvalid, HasSubstr("positions: index 1 does not exist")));
 }
 
+TEST(ProfilePlanTest, RefusesCausalRanksOfWhatIsNoRecurrence) {
+  models::ModelDescription model = TwoLayers();
+  model.mixers[2].state_size = operators::StateSize::Constant(4);
+  ProfileJob job = JobOf(1);
+  job.measures = {{.kind = Measure::Kind::kCausal}};
+  job.layers.names = {"001.mamba"};
+  EXPECT_THAT(MakeProfilePlan(job, {{1}}, model, {}), IsOk());
+
+  job.layers.names = {"001.mamba", "001.attention"};
+  EXPECT_THAT(MakeProfilePlan(job, {{1}}, model, {}),
+              StatusIs(kInvalid, HasSubstr("causal is for recurrences, and operator "
+                                           "'001.attention'")));
+}
+
 TEST(ProfilePlanTest, RefusesMoreReferenceWorkThanAllowedWithTheEstimate) {
   ProfileJob job = JobOf(1);
-  job.measures = {{.kind = Measure::Kind::kEntropy}};
+  job.measures = {{.kind = Measure::Kind::kSingularValues, .count = 2}};
 
   EXPECT_THAT(
       MakeProfilePlan(job, {std::vector<int64_t>(16, 1)}, TwoLayers(), {.max_reference_work = 100}),
@@ -147,6 +161,22 @@ TEST(ProfilePlanTest, RefusesALargerAnswerThanAllowed) {
               IsOk());
   EXPECT_THAT(MakeProfilePlan(job, {{1, 2, 3}, {4}}, TwoLayers(), {.max_result_bytes = 959}),
               StatusIs(kInvalid, AllOf(HasSubstr("960 bytes"), HasSubstr("max_result_bytes"))));
+}
+
+TEST(ProfilePlanTest, CountsTheBytesOfReducedAndCertifiedAnswers) {
+  ProfileJob job = JobOf(2);
+  const auto bytes = [&job](int64_t limit) {
+    return MakeProfilePlan(job, {{1, 2, 3}, {4}}, TwoLayers(), {.max_result_bytes = limit});
+  };
+  job.options.certify = true;  // 10 heads, 3 + 1 positions, 5 bytes each.
+  EXPECT_THAT(bytes(200), IsOk());
+  EXPECT_THAT(bytes(199), StatusIs(kInvalid, HasSubstr("200 bytes")));
+  job.reduction = Reduction::kHeads;  // 3 operators.
+  EXPECT_THAT(bytes(60), IsOk());
+  EXPECT_THAT(bytes(59), StatusIs(kInvalid, HasSubstr("60 bytes")));
+  job.reduction = Reduction::kPositions;  // 10 heads, 2 prompts.
+  EXPECT_THAT(bytes(100), IsOk());
+  EXPECT_THAT(bytes(99), StatusIs(kInvalid, HasSubstr("100 bytes")));
 }
 
 }  // namespace

@@ -78,6 +78,18 @@ TEST(UtilizationTest, DoesNotObserveJobsWithoutTheMetricsMeasure) {
   EXPECT_EQ(SampleOf(c.metrics, "ess_observations_total", "000"), -1);
 }
 
+TEST(UtilizationTest, DoesNotObserveJobsWithAHorizon) {
+  Case c;
+  c.job.options.horizon = 2;
+  Utilization utilization(c.job, c.plan, c.model, c.measure);
+  const OperatorEss ess{.values = {{0, 1, 2, 0, 1, 0}}, .noise_floors = {}, .routes = {}};
+
+  utilization.Add({.layer = 0, .prompt = 0, .first_head = 0, .head_count = 2, .ess = ess});
+  utilization.Observe(c.metrics, "m", 10);
+
+  EXPECT_EQ(SampleOf(c.metrics, "ess_observations_total", "000"), -1);
+}
+
 TEST(UtilizationTest, HasNoSeriesForAModelWithMoreLayersThanAllowed) {
   Case c;
   Utilization utilization(c.job, c.plan, c.model, c.measure);

@@ -11,6 +11,7 @@ namespace {
 using ::ess::testing::IsOk;
 using ::ess::testing::StatusIs;
 using ::testing::_;
+using ::testing::ElementsAre;
 
 constexpr size_t kMaxMessageBytes = 1 << 20;
 
@@ -69,6 +70,63 @@ TEST(ProfileMessagesTest, SplitsALargeTensorAndItsPartsFitTogether) {
   EXPECT_EQ(seen[1], ess.values[1].size());
 }
 
+TEST(ProfileMessagesTest, FlagsOfCertaintyTravelWithTheirValues) {
+  Case c(2, 300000);
+  c.job.options.certify = true;
+  OperatorEss ess{.values = {std::vector<float>(2 * 300000), std::vector<float>(2 * 300000 * 3)}};
+  for (const auto& values : ess.values) {
+    auto& certain = ess.certain.emplace_back(values.size());
+    for (size_t i = 0; i < certain.size(); ++i) certain[i] = i % 7 == 0;
+  }
+  Collected collected;
+
+  ASSERT_THAT(
+      WriteEss(c.job, c.plan,
+               {.layer = 0, .prompt = 0, .first_head = 0, .head_count = 2, .ess = ess}, collected),
+      IsOk());
+
+  std::vector<size_t> seen = {0, 0};
+  for (const auto& message : collected.messages) {
+    for (const v1::EssSlice& slice : message.ess().slices()) {
+      const size_t count = slice.certain().size();
+      ASSERT_EQ(slice.values().size(), count * sizeof(float));
+      size_t& at = seen[slice.measure()];
+      ASSERT_EQ(std::memcmp(slice.certain().data(), &ess.certain[slice.measure()][at], count), 0);
+      at += count;
+    }
+  }
+  EXPECT_EQ(seen[0], ess.values[0].size());
+  EXPECT_EQ(seen[1], ess.values[1].size());
+}
+
+TEST(ProfileMessagesTest, ReducedTensorsHaveTheShapeThatIsLeft) {
+  Case c(5, 7);
+  for (const Reduction reduction : {Reduction::kHeads, Reduction::kPositions}) {
+    c.job.reduction = reduction;
+    const bool heads = reduction == Reduction::kHeads;
+    // The last two heads of five; or all five at once.
+    const size_t rows = heads ? 7 : 2;
+    const OperatorEss ess{.values = {std::vector<float>(rows), std::vector<float>(rows * 3)}};
+    Collected collected;
+
+    ASSERT_THAT(WriteEss(c.job, c.plan,
+                         {.layer = 0,
+                          .prompt = 0,
+                          .first_head = heads ? 0 : 3,
+                          .head_count = heads ? 5 : 2,
+                          .ess = ess},
+                         collected),
+                IsOk());
+
+    ASSERT_EQ(collected.messages.size(), 1u);
+    const auto& slices = collected.messages[0].ess().slices();
+    EXPECT_THAT(slices[0].shape(), ElementsAre(heads ? 7 : 5));
+    EXPECT_THAT(slices[1].shape(), ElementsAre(heads ? 7 : 5, 3));
+    EXPECT_EQ(slices[0].first_element(), heads ? 0 : 3);
+    EXPECT_EQ(slices[1].first_element(), heads ? 0 : 9);
+  }
+}
+
 TEST(ProfileMessagesTest, SendsNothingForAPromptWithoutSelectedPositions) {
   Case c(2, 0);
   const OperatorEss ess{.values = {{}, {}}};
@@ -106,7 +164,7 @@ TEST(ProfileMessagesTest, SplitsALargeSummaryAndMarksTheLast) {
   for (LayerRecord& record : summary.layers) {
     record.routes = {"inertia_tree"};
     record.below_noise_floor = {5};
-    record.noise_floors.assign(100000, 0.5f);
+    record.noise_floors.assign(100000, 0.5);
   }
   Collected collected;
 

@@ -1,0 +1,136 @@
+#include "server/ess/channel_ess.h"
+
+#include <cmath>
+#include <optional>
+#include <utility>
+
+#include "fmt/format.h"
+#include "server/base/log.h"
+#include "server/base/status_macros.h"
+#include "server/operators/sequence_operator.h"
+
+namespace ess {
+namespace {
+
+// One lane of a row-major [.., L, lanes] array, from entry `row` * L on.
+template <typename To, typename From>
+std::vector<To> Lane(const std::vector<From>& all, int64_t row, int64_t length, int64_t lane,
+                     int64_t lanes) {
+  std::vector<To> one(length);
+  for (int64_t i = 0; i < length; ++i) {
+    one[i] = static_cast<To>(all[(row * length + i) * lanes + lane]);
+  }
+  return one;
+}
+
+linalg::Spectrum LaneSpectrum(const linalg::ChannelAnswers& answers,
+                              const linalg::SpectrumRequest& request, int64_t length, int64_t lane,
+                              int64_t lanes) {
+  linalg::Spectrum spectrum;
+  for (size_t t = 0; t < request.tolerances.size(); ++t) {
+    spectrum.tolerance_counts.push_back(
+        {.counts = Lane<int32_t>(answers.tolerance_counts, t, length, lane, lanes),
+         .doubtful = {}});
+  }
+  for (size_t f = 0; f < request.fractions.size(); ++f) {
+    spectrum.fraction_counts.push_back(
+        {.counts = Lane<int32_t>(answers.fraction_counts, f, length, lane, lanes), .doubtful = {}});
+  }
+  if (request.spectral_norms) {
+    spectrum.spectral_norms = Lane<double>(answers.spectral_norms, 0, length, lane, lanes);
+  }
+  if (request.entropies) {
+    spectrum.entropies = Lane<double>(answers.entropies, 0, length, lane, lanes);
+    spectrum.entropy_errors = Lane<double>(answers.entropy_errors, 0, length, lane, lanes);
+  }
+  return spectrum;
+}
+
+// The requests of all heads in one: they differ in their tolerances only.
+linalg::ChannelRequest JoinRequests(std::span<const HeadMeasures> plans,
+                                    std::span<const int64_t> lane_of_plan, int64_t lanes) {
+  const linalg::SpectrumRequest& first = plans.front().request();
+  linalg::ChannelRequest joined{.tolerances = {},
+                                .fractions = first.fractions,
+                                .spectral_norms = first.spectral_norms,
+                                .entropies = first.entropies};
+  joined.tolerances.assign(first.tolerances.size() * lanes, 0.0);
+  for (size_t p = 0; p < plans.size(); ++p) {
+    const std::vector<double>& tolerances = plans[p].request().tolerances;
+    for (size_t t = 0; t < tolerances.size(); ++t) {
+      joined.tolerances[t * lanes + lane_of_plan[p]] = tolerances[t];
+    }
+  }
+  // Lanes that nobody asks for count at some tolerance that another lane has.
+  std::vector<bool> asked(lanes, false);
+  for (const int64_t lane : lane_of_plan) asked[lane] = true;
+  for (int64_t lane = 0; lane < lanes; ++lane) {
+    for (size_t t = 0; t < first.tolerances.size() && !asked[lane]; ++t) {
+      joined.tolerances[t * lanes + lane] = first.tolerances[t];
+    }
+  }
+  return joined;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<HeadEss>> ComputeChannels(const operators::SequenceOperator& op,
+                                                     std::span<const int64_t> heads,
+                                                     std::span<const int64_t> positions,
+                                                     std::span<const Measure> measures,
+                                                     const EssOptions& options,
+                                                     linalg::ChannelSpectra& spectra,
+                                                     const CancellationToken& cancellation) {
+  const int64_t lanes = spectra.lanes();
+  const int64_t length = op.length();
+  const int64_t first = heads.front() / lanes * lanes;
+  ESS_CHECK(heads.back() < first + lanes);
+  ESS_RETURN_IF_ERROR(spectra.Load(*op.channel_recurrence(), first, cancellation));
+  ESS_ASSIGN_OR_RETURN(const std::vector<double> norms, spectra.MaxSpectralNorms(cancellation));
+
+  std::vector<HeadMeasures> plans;
+  std::vector<int64_t> lane_of_plan;
+  for (const int64_t head : heads) {
+    const double norm = norms[head - first];
+    if (!std::isfinite(norm)) {
+      return absl::InternalError(fmt::format("operator of head {}: overflows float64", head));
+    }
+    plans.emplace_back(measures, options, positions, norm, Route::kChannelWindows);
+    lane_of_plan.push_back(head - first);
+  }
+  std::optional<linalg::ChannelAnswers> answers;
+  if (!plans.front().Empty()) {
+    ESS_ASSIGN_OR_RETURN(answers,
+                         spectra.Compute(JoinRequests(plans, lane_of_plan, lanes), cancellation));
+  }
+  std::vector<double> frobenius;
+  std::vector<int32_t> causal;
+  for (const Measure& measure : measures) {
+    if (measure.kind == Measure::Kind::kFrobeniusNorm) {
+      ESS_ASSIGN_OR_RETURN(frobenius, spectra.FrobeniusNorms(cancellation));
+    } else if (measure.kind == Measure::Kind::kCausal) {
+      ESS_ASSIGN_OR_RETURN(causal, spectra.CausalRanks(cancellation));
+    }
+  }
+  std::vector<HeadEss> results;
+  for (size_t p = 0; p < plans.size(); ++p) {
+    const int64_t lane = lane_of_plan[p];
+    const auto sigma = [&](int64_t position) {
+      return spectra.SingularValues(lane, position, cancellation);
+    };
+    const auto frobenius_of_lane = [&] { return Lane<double>(frobenius, 0, length, lane, lanes); };
+    const auto causal_of_lane = [&]() -> absl::StatusOr<std::vector<int32_t>> {
+      return Lane<int32_t>(causal, 0, length, lane, lanes);
+    };
+    std::optional<linalg::Spectrum> spectrum;
+    if (answers) spectrum = LaneSpectrum(*answers, plans[p].request(), length, lane, lanes);
+    ESS_ASSIGN_OR_RETURN(
+        HeadEss ess, plans[p].Evaluate(spectrum ? &*spectrum : nullptr,
+                                       {sigma, frobenius_of_lane, causal_of_lane}, cancellation));
+    ess.noise_floor = op.feature_epsilon() * norms[lane] * std::sqrt(static_cast<double>(length));
+    results.push_back(std::move(ess));
+  }
+  return results;
+}
+
+}  // namespace ess

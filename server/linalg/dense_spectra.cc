@@ -1,0 +1,171 @@
+#include "server/linalg/dense_spectra.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "server/base/status_macros.h"
+#include "server/linalg/block_norms.h"
+#include "server/linalg/entropy_rule.h"
+#include "server/linalg/matrix_scan.h"
+#include "server/linalg/reference_linalg.h"
+
+namespace ess::linalg {
+namespace {
+
+// Shorter matrices have no room for windows, and an SVD of their blocks takes microseconds.
+constexpr int64_t kSmallestBandLength = 16;
+// Ties are not counted.
+constexpr double kTieGuard = 1e-11;
+
+// exp(-sum p ln p), p = sigma / sum sigma.
+double EntropyOf(std::span<const double> sigma) {
+  double sum = 0;
+  for (const double value : sigma) sum += value;
+  double entropy = 0;
+  for (const double value : sigma) {
+    if (value > 0) entropy -= value / sum * std::log(value / sum);
+  }
+  return sum > 0 ? std::exp(entropy) : 0;
+}
+
+}  // namespace
+
+absl::Status DenseSpectra::Load(std::span<double> matrix, int64_t length, Symmetry,
+                                const CancellationToken& cancellation) {
+  length_ = length;
+  matrix_ = matrix;
+  spectral_norm_.reset();
+  tree_loaded_ = false;
+  // A power of two rounds nothing; later squares can neither overflow nor vanish.
+  int exponent = 0;
+  std::frexp(LargestBelowDiagonal(matrix, length), &exponent);
+  exponent = std::clamp(exponent, -1000, 1000);  // Keeps both powers finite.
+  scale_ = std::ldexp(1.0, exponent);
+  if (exponent != 0) ScaleBelowDiagonal(std::ldexp(1.0, -exponent), matrix, length);
+  return cancellation.Check();
+}
+
+absl::StatusOr<InertiaTree*> DenseSpectra::Tree(const CancellationToken& cancellation) {
+  if (!tree_loaded_) {
+    ESS_RETURN_IF_ERROR(tree_.Load(matrix_, length_, cancellation));
+    tree_loaded_ = true;
+  }
+  return &tree_;
+}
+
+absl::StatusOr<double> DenseSpectra::MaxSpectralNorm(const CancellationToken& cancellation) {
+  if (!spectral_norm_) {
+    ESS_ASSIGN_OR_RETURN(InertiaTree * tree, Tree(cancellation));
+    ESS_ASSIGN_OR_RETURN(spectral_norm_,
+                         MaxBlockSpectralNorm(matrix_, length_, *tree, cancellation));
+  }
+  return *spectral_norm_ * scale_;
+}
+
+absl::StatusOr<PositionCounts> DenseSpectra::CountAbove(double tau,
+                                                        const CancellationToken& cancellation) {
+  ESS_RETURN_IF_ERROR(MaxSpectralNorm(cancellation).status());
+  ESS_ASSIGN_OR_RETURN(InertiaTree * tree, Tree(cancellation));
+  PositionCounts result;
+  ESS_ASSIGN_OR_RETURN(BlockCounts counts, tree->CountAbove(tau, *spectral_norm_, cancellation));
+  if (counts.uncertainty > 0) {
+    // Counts a little below and above tau: where they agree the count is proved.
+    const double margin = 4 * counts.uncertainty;
+    ESS_ASSIGN_OR_RETURN(const BlockCounts low,
+                         tree->CountAbove(tau * (1 - margin), *spectral_norm_, cancellation));
+    ESS_ASSIGN_OR_RETURN(counts,
+                         tree->CountAbove(tau * (1 + margin), *spectral_norm_, cancellation));
+    const bool proved = std::max(low.uncertainty, counts.uncertainty) <= margin / 2;
+    result.doubtful.resize(length_);
+    for (int64_t i = 1; i < length_; ++i) {
+      result.doubtful[i] = !proved || low.counts[i] != counts.counts[i];
+    }
+  }
+  result.counts = std::move(counts.counts);
+  return result;
+}
+
+void DenseSpectra::TurnMatrix(int64_t columns) {
+  turned_.resize(length_ * columns);
+  for (int64_t first = 0; first < columns; first += kBlock) {
+    for (int64_t row = first; row < length_; ++row) {
+      double* to = turned_.data() + row * columns + first;
+      const double* from = matrix_.data() + (length_ - 1 - first) * length_ + length_ - 1 - row;
+      for (int64_t c = 0; c < kBlock; ++c) to[c] = from[-c * length_];
+    }
+  }
+}
+
+absl::Status DenseSpectra::FillByBands(const SpectrumRequest& request, Spectrum& spectrum,
+                                       const CancellationToken& cancellation) {
+  const std::vector<double> norms = BlockFrobeniusNorms(matrix_, length_);
+  // Both halves have blocks of 8, and no position may be left out in the middle.
+  const int64_t left = length_ / 2 / kBlock * kBlock + kBlock;
+  const int64_t right = (length_ - left) / kBlock * kBlock + kBlock;
+  ESS_RETURN_IF_ERROR(bands_.Compute(
+      {.matrix = {matrix_.data(), length_}, .length = length_, .end = left, .turned = false}, norms,
+      request, spectrum, cancellation));
+  TurnMatrix(right);
+  ESS_RETURN_IF_ERROR(bands_.Compute(
+      {.matrix = {turned_.data(), right}, .length = length_, .end = right, .turned = true}, norms,
+      request, spectrum, cancellation));
+  if (request.entropies) spectrum.entropy_errors = SpreadErrors(spectrum.entropy_errors);
+  return absl::OkStatus();
+}
+
+absl::Status DenseSpectra::FillBySvd(const SpectrumRequest& request, Spectrum& spectrum,
+                                     const CancellationToken& cancellation) const {
+  for (int64_t i = 1; i < length_; ++i) {
+    ESS_RETURN_IF_ERROR(cancellation.Check());
+    ESS_ASSIGN_OR_RETURN(const std::vector<double> sigma, BlockSingularValues(matrix_, length_, i));
+    if (request.entropies) spectrum.entropies[i] = EntropyOf(sigma);
+    if (request.spectral_norms) spectrum.spectral_norms[i] = sigma[0];
+    for (size_t f = 0; f < request.fractions.size(); ++f) {
+      const double tau = request.fractions[f] * sigma[0] * (1 + kTieGuard);
+      spectrum.fraction_counts[f].counts[i] = static_cast<int32_t>(
+          std::count_if(sigma.begin(), sigma.end(), [tau](double s) { return s > tau; }));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Spectrum> DenseSpectra::Compute(const SpectrumRequest& request,
+                                               const CancellationToken& cancellation) {
+  Spectrum spectrum;
+  for (const double tau : request.tolerances) {
+    ESS_ASSIGN_OR_RETURN(spectrum.tolerance_counts.emplace_back(),
+                         CountAbove(tau / scale_, cancellation));
+  }
+  if (request.entropies) {
+    spectrum.entropies.assign(length_, 0.0);
+    spectrum.entropy_errors.assign(length_, 0.0);
+  }
+  if (request.spectral_norms) spectrum.spectral_norms.assign(length_, 0.0);
+  for (size_t f = 0; f < request.fractions.size(); ++f) {
+    spectrum.fraction_counts.push_back(
+        {.counts = std::vector<int32_t>(length_, 0), .doubtful = {}});
+  }
+  SpectrumRequest rest = request;
+  rest.tolerances.clear();
+  if (request.entropies || request.spectral_norms || !request.fractions.empty()) {
+    ESS_RETURN_IF_ERROR(length_ < kSmallestBandLength ? FillBySvd(request, spectrum, cancellation)
+                                                      : FillByBands(rest, spectrum, cancellation));
+    for (double& norm : spectrum.spectral_norms) norm *= scale_;
+  }
+  return spectrum;
+}
+
+std::vector<double> DenseSpectra::FrobeniusNorms() {
+  std::vector<double> norms = BlockFrobeniusNorms(matrix_, length_);
+  for (double& norm : norms) norm *= scale_;
+  return norms;
+}
+
+absl::StatusOr<std::vector<double>> DenseSpectra::SingularValues(int64_t position) {
+  ESS_ASSIGN_OR_RETURN(std::vector<double> sigma, BlockSingularValues(matrix_, length_, position));
+  for (double& value : sigma) value *= scale_;
+  return sigma;
+}
+
+}  // namespace ess::linalg

@@ -1,0 +1,58 @@
+// The dense routes: T as its matrix. Counts at a tolerance go by the inertia tree
+// (inertia_tree.h), the rest by windows on a band matrix (band_spectra.h).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "server/linalg/band_spectra.h"
+#include "server/linalg/block_spectra.h"
+#include "server/linalg/inertia_tree.h"
+#include "server/linalg/symmetry.h"
+
+namespace ess::linalg {
+
+// One operator at a time; scratch is kept from one to the next.
+class DenseSpectra final : public BlockSpectra {
+ public:
+  // Takes the strictly lower triangle of T, row-major [length, length], finite, zeros above the
+  // diagonal, and divides it by scale() in place; `matrix` stays as it is until the last call of
+  // another method. The rest is prepared when it is asked for. Errors: kCancelled,
+  // kDeadlineExceeded.
+  absl::Status Load(std::span<double> matrix, int64_t length, Symmetry symmetry,
+                    const CancellationToken& cancellation);
+
+  // A power of two.
+  double scale() const { return scale_; }
+
+  int64_t length() const override { return length_; }
+  absl::StatusOr<double> MaxSpectralNorm(const CancellationToken& cancellation) override;
+  absl::StatusOr<Spectrum> Compute(const SpectrumRequest& request,
+                                   const CancellationToken& cancellation) override;
+  std::vector<double> FrobeniusNorms() override;
+  absl::StatusOr<std::vector<double>> SingularValues(int64_t position) override;
+
+ private:
+  // The inertia tree, with the matrix loaded.
+  absl::StatusOr<InertiaTree*> Tree(const CancellationToken& cancellation);
+  absl::StatusOr<PositionCounts> CountAbove(double tau, const CancellationToken& cancellation);
+  // The part of `request` that band windows answer.
+  absl::Status FillByBands(const SpectrumRequest& request, Spectrum& spectrum,
+                           const CancellationToken& cancellation);
+  absl::Status FillBySvd(const SpectrumRequest& request, Spectrum& spectrum,
+                         const CancellationToken& cancellation) const;
+  void TurnMatrix(int64_t columns);
+
+  int64_t length_ = 0;
+  double scale_ = 1;
+  std::span<const double> matrix_;       // T / scale_; its largest entry is in [0.5, 1).
+  std::optional<double> spectral_norm_;  // max_i sigma_1(H_i) of matrix_, once it is known.
+  bool tree_loaded_ = false;
+  InertiaTree tree_;
+  BandSpectra bands_;
+  std::vector<double> turned_;  // The left half of matrix_ turned over its anti-diagonal.
+};
+
+}  // namespace ess::linalg
