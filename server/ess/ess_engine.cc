@@ -156,12 +156,7 @@ absl::StatusOr<OperatorEss> EssEngine::Compute(const operators::SequenceOperator
   OperatorShape shape = ShapeOf(op);
   if (options_.tensors_on_cpu && op.dense_maps() != nullptr) shape.on_accelerator = true;
   // A cut block is no longer what the native routes are made for.
-  Route route = options.horizon ? Route::kInertiaTree : ChooseRoute(shape);
-  // Channels miss a sigma_1 of even multiplicity; windows between factors do not.
-  const bool needs_sigma = std::any_of(measures.begin(), measures.end(), [](const Measure& m) {
-    return m.kind == Kind::kRelative || m.kind == Kind::kSpectralNorm;
-  });
-  if (route == Route::kChannelWindows && needs_sigma) route = Route::kStateWindows;
+  const Route route = options.horizon ? Route::kInertiaTree : ChooseRoute(shape);
   if (route == Route::kTensorTree) {
     HeadWork scratch;
     std::vector<HeadEss> results;

@@ -6,7 +6,7 @@
 
 #include "server/base/log.h"
 #include "server/base/status_macros.h"
-#include "server/linalg/jacobi_svd.h"
+#include "server/linalg/dense_svd.h"
 
 namespace ess::linalg {
 namespace {
@@ -293,13 +293,17 @@ absl::StatusOr<std::vector<double>> ChannelSpectra::SingularValues(
   positions[lane] = position;
   ESS_RETURN_IF_ERROR(group_.CoresAt(positions, core_.get(), meter));
   const int64_t states = group_.layout().states();
-  std::vector<double> matrix(states * states, 0.0);
+  DenseMatrix matrix(states, states);
+  double squares = 0;
   for (int64_t row = 0; row < states; ++row) {
     for (int64_t column = 0; column <= row; ++column) {
-      matrix[row * states + column] = core_[LowerEntry(row, column) * lanes() + lane];
+      const double entry = core_[LowerEntry(row, column) * lanes() + lane];
+      matrix.Row(row)[column] = entry;
+      squares += entry * entry;
     }
   }
-  ESS_ASSIGN_OR_RETURN(std::vector<double> values, JacobiSingularValues(matrix, states));
+  std::vector<double> values(states, 0.0);
+  if (squares > kSmallestSquaredNorm) values = DenseSingularValues(std::move(matrix));
   values.resize(group_.RankBound(position));
   for (double& value : values) value = std::ldexp(value, group_.exponent(lane));
   return values;

@@ -77,7 +77,7 @@ class ChannelSpectra {
   absl::StatusOr<std::vector<double>> FrobeniusNorms(const CancellationToken& cancellation);
 
   // Singular values of one block of one lane in descending order, min(N, i, L - i) of them: all
-  // others are 0. Errors: also kInternal, as JacobiSingularValues.
+  // others are 0. Right to about 1e-14 of the largest.
   absl::StatusOr<std::vector<double>> SingularValues(int64_t lane, int64_t position,
                                                      const CancellationToken& cancellation);
 

@@ -15,6 +15,9 @@ inline constexpr int64_t kTile = 4;
 inline constexpr int64_t kTileEntries = kTile * kTile;
 inline constexpr int64_t kMaxStates = 32;
 
+// A matrix whose entries' squares sum up to less is zero: the triangles below never are, quite.
+inline constexpr double kSmallestSquaredNorm = 1e-280;
+
 // Strictly lower triangle of a window's own 8 x 8 block of T, row by row.
 inline constexpr int64_t kInsideEntries = kWindow * (kWindow - 1) / 2;
 

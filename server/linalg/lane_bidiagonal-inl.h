@@ -21,7 +21,6 @@ namespace ess::linalg::HWY_NAMESPACE {
 // Squares of numbers below are 0 to a matrix whose squares sum up to 1. Without this, reflections
 // made of denormal numbers would not be orthogonal and damage the rest.
 inline constexpr double kNegligibleSquare = 1e-60;
-inline constexpr double kSmallestSquaredNorm = 1e-280;
 
 // The reflection I - beta v v^T that leaves only the first of the numbers that v is made of.
 struct Reflector {

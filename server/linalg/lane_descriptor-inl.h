@@ -187,7 +187,8 @@ HWY_NOINLINE void SumSquares(const WindowLayout& layout, const ChannelWindow& wi
         sum = hn::MulAdd(x, x, sum);
       }
     }
-    SetEntry(sum, window.squared_norms, i);
+    const auto counts = hn::Gt(sum, Broadcast(kSmallestSquaredNorm));
+    SetEntry(hn::IfThenElseZero(counts, sum), window.squared_norms, i);
     const double* tile = TileAt(window.window_gram, LowerTile(i / kTile, i / kTile));
     columns = hn::Add(columns, Entry(tile, i % kTile * kTile + i % kTile));
   }

@@ -13,7 +13,6 @@
 #define ESS_LINALG_LANE_SPECTRUM_INL_H_
 #endif
 
-#include <array>
 #include <cmath>
 #include <cstdint>
 
@@ -42,8 +41,11 @@ HWY_NOINLINE void CountSingularValues(int64_t size, const double* squares,
                                       const double* squared_norms, const double* thresholds,
                                       double* counts) {
   const Vec threshold = Entry(thresholds, 0);
-  const Vec norm = hn::Max(Entry(squared_norms, 0), Broadcast(kSmallestSquaredNorm));
-  const Vec square = hn::Div(hn::Mul(threshold, threshold), norm);
+  const Vec norm = Entry(squared_norms, 0);
+  // A zero matrix has no singular value above anything.
+  const Vec square =
+      hn::IfThenElse(hn::Gt(norm, Broadcast(kSmallestSquaredNorm)),
+                     hn::Div(hn::Mul(threshold, threshold), norm), Broadcast(kLargestShift));
   const Vec shift = hn::Min(hn::Max(square, Broadcast(kLeastShift)), Broadcast(kLargestShift));
   const Int64 di;
   auto changes = hn::Zero(di);
@@ -75,19 +77,24 @@ struct Jet {
   Vec second;
 };
 
-// u_n and its derivatives, up to a common factor.
-HWY_INLINE Jet Characteristic(int64_t size, const double* squares, Vec x) {
+// u_n and its derivatives, up to a common factor. `above` becomes false in the lanes where some u_k
+// or v_k is not positive: x is not above all singular values.
+HWY_INLINE Jet Characteristic(int64_t size, const double* squares, Vec x,
+                              hn::Mask<Float64>& above) {
   Jet u{Broadcast(1.0), Zero(), Zero()};
   Jet v = u;
+  Vec least = u.value;
   for (int64_t k = 0; k < size; ++k) {
     const Vec q = Entry(squares, 2 * k);
     u = {hn::NegMulAdd(q, u.value, hn::Mul(x, v.value)),
          hn::NegMulAdd(q, u.first, hn::MulAdd(x, v.first, v.value)),
          hn::NegMulAdd(q, u.second, hn::MulAdd(x, v.second, hn::Add(v.first, v.first)))};
+    least = hn::Min(least, u.value);
     if (k + 1 == size) break;
     const Vec e = Entry(squares, 2 * k + 1);
     v = {hn::NegMulAdd(e, v.value, u.value), hn::NegMulAdd(e, v.first, u.first),
          hn::NegMulAdd(e, v.second, u.second)};
+    least = hn::Min(least, v.value);
     if ((k + 1) % kStepsBetweenScalings == 0) {
       const Vec scale = hn::Div(Broadcast(1.0), hn::Max(hn::Abs(u.value), hn::Abs(v.value)));
       for (Jet* jet : {&u, &v}) {
@@ -96,11 +103,13 @@ HWY_INLINE Jet Characteristic(int64_t size, const double* squares, Vec x) {
       }
     }
   }
+  above = hn::And(above, hn::Gt(least, Zero()));
   return u;
 }
 
 // Laguerre's steps from above converge to the largest root without passing it, for any polynomial
-// whose roots are all real: cubically to a single one, by a constant factor to a multiple one.
+// whose roots are all real: cubically to a single one, by a constant factor to a multiple one. A
+// step that passes it does so by rounding errors, and so ends there.
 inline constexpr int kMaxLaguerreSteps = 200;
 inline constexpr double kLaguerreAccuracy = 1e-15;
 
@@ -125,9 +134,7 @@ HWY_NOINLINE void LargestSingularValues(int64_t size, const double* squares,
   const Vec degree_less_1 = Broadcast(static_cast<double>(size - 1));
   auto active = hn::Not(empty);
   for (int step = 0; step < kMaxLaguerreSteps && !hn::AllFalse(Float64(), active); ++step) {
-    const Jet p = Characteristic(size, squares, x);
-    // Not positive: x is at the root, up to rounding.
-    active = hn::And(active, hn::Gt(p.value, Zero()));
+    const Jet p = Characteristic(size, squares, x, active);
     const Vec g = hn::Div(p.first, p.value);
     const Vec h = hn::NegMulAdd(hn::Div(p.second, p.value), Broadcast(1.0), hn::Mul(g, g));
     const Vec inside = hn::Mul(degree_less_1, hn::MulSub(degree, h, hn::Mul(g, g)));
@@ -173,11 +180,14 @@ HWY_INLINE void LogDeterminants(int64_t size, const double* squares, const Entro
 }
 
 // log t_j.
-inline const std::array<double, kEntropyShifts> kLogEntropyShifts = [] {
-  std::array<double, kEntropyShifts> logs;
-  for (size_t j = 0; j < kEntropyShifts; ++j) logs[j] = std::log(kEntropyRule[j].shift);
-  return logs;
-}();
+struct EntropyLogShifts {
+  EntropyLogShifts() {
+    for (int j = 0; j < static_cast<int>(kEntropyShifts); ++j) {
+      values[j] = std::log(kEntropyRule[j].shift);
+    }
+  }
+  double values[kEntropyShifts];
+};
 
 struct EntropySums {
   Vec sum;
@@ -199,6 +209,8 @@ HWY_NOINLINE void Entropies(int64_t size, const double* squares, const double* s
                             double* entropies, double* changes) {
   constexpr int kTogether = 4;
   static_assert(kEntropyShifts % kTogether == 0);
+  // Not at namespace scope, where this target's code would run on every machine at its start.
+  static const EntropyLogShifts log_shifts;
   EntropySums all{Zero(), Zero()};
   EntropySums without_first = all;
   EntropySums without_last = all;
@@ -208,7 +220,7 @@ HWY_NOINLINE void Entropies(int64_t size, const double* squares, const double* s
     for (int j = 0; j < kTogether; ++j) {
       const EntropyNode& node = kEntropyRule[first + j];
       const Vec log_share =
-          hn::Sub(logs[j], Broadcast(2 * static_cast<double>(size) * kLogEntropyShifts[first + j]));
+          hn::Sub(logs[j], Broadcast(2 * static_cast<double>(size) * log_shifts.values[first + j]));
       all.Add(node.all, log_share);
       without_first.Add(node.without_first, log_share);
       without_last.Add(node.without_last, log_share);
