@@ -75,6 +75,8 @@ class StreamCall : public Reactor {
  private:
   void Work();
   void Close(const absl::Status& status);
+  // Once per call, by whoever notices first: gRPC, or the work that looks at its deadline.
+  void CountCancelled() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   telemetry::Metrics& metrics_;
   admission::WorkQueue& queue_;
@@ -90,6 +92,7 @@ class StreamCall : public Reactor {
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;  // Nobody reads any more.
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   bool queued_ ABSL_GUARDED_BY(mutex_) = false;  // Waits for Run, which may use the input.
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   const char* stage_ ABSL_GUARDED_BY(mutex_) = "receiving";
   absl::Status status_;  // Constant once `ended_`.
 };
@@ -138,6 +141,7 @@ void StreamCall<Reactor, Response>::Work() {
   }
   {
     absl::MutexLock lock(&mutex_);
+    if (status.code() == absl::StatusCode::kDeadlineExceeded) CountCancelled();
     stage_ = "sending";
   }
   Close(status);
@@ -218,9 +222,15 @@ void StreamCall<Reactor, Response>::OnCancel() {
     absl::MutexLock lock(&mutex_);
     broken_ = true;
     held = std::exchange(queued_, false);
-    metrics_.requests_cancelled.Increment({observer_.model(), stage_});
+    CountCancelled();
   }
   if (held) ReleaseInput();
+}
+
+template <typename Reactor, typename Response>
+void StreamCall<Reactor, Response>::CountCancelled() {
+  if (std::exchange(cancelled_, true)) return;
+  metrics_.requests_cancelled.Increment({observer_.model(), stage_});
 }
 
 }  // namespace ess::rpc
