@@ -43,11 +43,11 @@ void SteppedStateSpace::FillWindow(int64_t first, int64_t width, StateWindow& wi
   std::vector<double> seen(stride);
   for (int64_t r = 0; r < count; ++r) {
     WriteOutput(first + r, c.data());
-    if (!reads_before()) Advance(first + r, N + r, stride, state.data());
+    if (!factors_.reads_before) Advance(first + r, N + r, stride, state.data());
     WeightedRows(c.data(), N, state.data(), N + r, stride, seen.data());
     std::copy_n(seen.begin(), N, window.output.begin() + r * P);
     std::copy_n(seen.begin() + N, r, window.inside.begin() + r * W);
-    if (reads_before()) Advance(first + r, N + r, stride, state.data());
+    if (factors_.reads_before) Advance(first + r, N + r, stride, state.data());
     WriteInput(first + r, b.data());
     for (int64_t n = 0; n < N; ++n) state[n * stride + N + r] = b[n];
   }
@@ -57,48 +57,43 @@ void SteppedStateSpace::FillWindow(int64_t first, int64_t width, StateWindow& wi
   }
 }
 
+void RealSteppedStateSpace::WriteInput(int64_t t, double* b) const {
+  std::copy_n(b_ + t * states(), states(), b);
+}
+
+void RealSteppedStateSpace::WriteOutput(int64_t t, double* c) const {
+  std::copy_n(c_ + t * states(), states(), c);
+}
+
 void DeltaStateSpace::Advance(int64_t t, int64_t count, int64_t stride, double* x) const {
-  const double* k = factors_.k + t * factors_.states;
+  const double* k = k_ + t * states();
   std::vector<double> stored(count);
-  WeightedRows(k, factors_.states, x, count, stride, stored.data());
-  for (int64_t n = 0; n < factors_.states; ++n) {
-    AddScaled(-factors_.beta[t] * k[n], stored.data(), count, x + n * stride);
-    Scale(factors_.alpha[t], count, x + n * stride);
+  WeightedRows(k, states(), x, count, stride, stored.data());
+  for (int64_t n = 0; n < states(); ++n) {
+    AddScaled(-beta_[t] * k[n], stored.data(), count, x + n * stride);
+    Scale(alpha_[t], count, x + n * stride);
   }
 }
 
 void DeltaStateSpace::WriteInput(int64_t t, double* b) const {
-  for (int64_t n = 0; n < factors_.states; ++n) {
-    b[n] = factors_.beta[t] * factors_.k[t * factors_.states + n];
-  }
-}
-
-void DeltaStateSpace::WriteOutput(int64_t t, double* c) const {
-  std::copy_n(factors_.c + t * factors_.states, factors_.states, c);
+  RealSteppedStateSpace::WriteInput(t, b);
+  Scale(beta_[t], states(), b);
 }
 
 void DiagonalPlusRankOneStateSpace::Advance(int64_t t, int64_t count, int64_t stride,
                                             double* x) const {
-  const int64_t row = t * factors_.states;
+  const int64_t row = t * states();
   std::vector<double> shared(count);
-  WeightedRows(factors_.q + row, factors_.states, x, count, stride, shared.data());
-  for (int64_t n = 0; n < factors_.states; ++n) {
-    Scale(factors_.w[row + n], count, x + n * stride);
-    AddScaled(factors_.p[row + n], shared.data(), count, x + n * stride);
+  WeightedRows(q_ + row, states(), x, count, stride, shared.data());
+  for (int64_t n = 0; n < states(); ++n) {
+    Scale(w_[row + n], count, x + n * stride);
+    AddScaled(p_[row + n], shared.data(), count, x + n * stride);
   }
 }
 
-void DiagonalPlusRankOneStateSpace::WriteInput(int64_t t, double* b) const {
-  std::copy_n(factors_.k + t * factors_.states, factors_.states, b);
-}
-
-void DiagonalPlusRankOneStateSpace::WriteOutput(int64_t t, double* c) const {
-  std::copy_n(factors_.c + t * factors_.states, factors_.states, c);
-}
-
 void GeneralStateSpace::Advance(int64_t t, int64_t count, int64_t stride, double* x) const {
-  const int64_t N = factors_.states;
-  const double* a = factors_.a + t * N * N;
+  const int64_t N = states();
+  const double* a = a_ + t * N * N;
   std::vector<double> moved(N * count);
   for (int64_t n = 0; n < N; ++n) {
     WeightedRows(a + n * N, N, x, count, stride, moved.data() + n * count);
@@ -106,18 +101,10 @@ void GeneralStateSpace::Advance(int64_t t, int64_t count, int64_t stride, double
   for (int64_t n = 0; n < N; ++n) std::copy_n(moved.data() + n * count, count, x + n * stride);
 }
 
-void GeneralStateSpace::WriteInput(int64_t t, double* b) const {
-  std::copy_n(factors_.b + t * factors_.states, factors_.states, b);
-}
-
-void GeneralStateSpace::WriteOutput(int64_t t, double* c) const {
-  std::copy_n(factors_.c + t * factors_.states, factors_.states, c);
-}
-
 void ComplexDiagonalStateSpace::Advance(int64_t t, int64_t count, int64_t stride, double* x) const {
-  for (int64_t s = 0; s < factors_.states; ++s) {
-    const std::complex<double> gate =
-        factors_.a[factors_.scalar_gate ? t : t * factors_.states + s];
+  const int64_t complex_states = states() / 2;
+  for (int64_t s = 0; s < complex_states; ++s) {
+    const Complex gate = a_[scalar_gate_ ? t : t * complex_states + s];
     double* real = x + 2 * s * stride;
     double* imaginary = real + stride;
     for (int64_t j = 0; j < count; ++j) {
@@ -129,17 +116,19 @@ void ComplexDiagonalStateSpace::Advance(int64_t t, int64_t count, int64_t stride
 }
 
 void ComplexDiagonalStateSpace::WriteInput(int64_t t, double* b) const {
-  for (int64_t s = 0; s < factors_.states; ++s) {
-    const std::complex<double> input = factors_.b[t * factors_.states + s];
+  const int64_t complex_states = states() / 2;
+  for (int64_t s = 0; s < complex_states; ++s) {
+    const Complex input = b_[t * complex_states + s];
     b[2 * s] = input.real();
     b[2 * s + 1] = input.imag();
   }
 }
 
 void ComplexDiagonalStateSpace::WriteOutput(int64_t t, double* c) const {
+  const int64_t complex_states = states() / 2;
   // Re(c h) = Re(c) Re(h) - Im(c) Im(h).
-  for (int64_t s = 0; s < factors_.states; ++s) {
-    const std::complex<double> output = factors_.c[t * factors_.states + s];
+  for (int64_t s = 0; s < complex_states; ++s) {
+    const Complex output = c_[t * complex_states + s];
     c[2 * s] = output.real();
     c[2 * s + 1] = -output.imag();
   }

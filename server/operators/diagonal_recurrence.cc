@@ -96,15 +96,11 @@ absl::Status DiagonalRecurrence::CheckFinite() const {
 
 std::unique_ptr<linalg::BlockSpectra> DiagonalRecurrence::NativeSpectra(int64_t head) const {
   if (complex()) {
+    const linalg::SteppedFactors shape{length(), states(), read_before_};
     return std::make_unique<linalg::RecurrentSpectra>(
         std::make_unique<linalg::ComplexDiagonalStateSpace>(
-            linalg::ComplexDiagonalStateSpace::Factors{.length = length(),
-                                                       .states = states() / 2,
-                                                       .scalar_gate = one_gate(),
-                                                       .reads_before = read_before_,
-                                                       .a = a_.Complex(head).data(),
-                                                       .b = b_.Complex(head).data(),
-                                                       .c = c_.Complex(head).data()}));
+            shape, one_gate(), a_.Complex(head).data(), b_.Complex(head).data(),
+            c_.Complex(head).data()));
   }
   return std::make_unique<linalg::RecurrentSpectra>(std::make_unique<linalg::DiagonalStateSpace>(
       linalg::DiagonalFactors{.length = length(),
