@@ -127,7 +127,7 @@ absl::StatusOr<std::vector<HeadEss>> ComputeChannels(const operators::SequenceOp
     ESS_ASSIGN_OR_RETURN(
         HeadEss ess, plans[p].Evaluate(spectrum ? &*spectrum : nullptr,
                                        {sigma, frobenius_of_lane, causal_of_lane}, cancellation));
-    ess.noise_floor = op.feature_epsilon() * norms[lane] * std::sqrt(static_cast<double>(length));
+    ess.noise_floor = NoiseFloor(op, norms[lane]);
     results.push_back(std::move(ess));
   }
   return results;

@@ -42,10 +42,6 @@ absl::StatusOr<double> LargestBySvd(
   return largest;
 }
 
-bool AllFinite(const std::vector<double>& values) {
-  return std::all_of(values.begin(), values.end(), [](double x) { return std::isfinite(x); });
-}
-
 bool HasHeadRelative(std::span<const Measure> measures) {
   return std::any_of(measures.begin(), measures.end(),
                      [](const Measure& m) { return m.kind == Kind::kHeadRelative; });
@@ -89,26 +85,21 @@ class HeadComputation {
         HeadEss ess, options_.horizon
                          ? head.Evaluate(spectrum, {cut_block, frobenius, causal}, cancellation_)
                          : head.Evaluate(spectrum, {block, frobenius, causal}, cancellation_));
-    ess.noise_floor = op_.feature_epsilon() * *norm * std::sqrt(static_cast<double>(op_.length()));
+    ess.noise_floor = NoiseFloor(op_, *norm);
     return ess;
   }
 
  private:
   absl::Status Prepare() {
-    if (route_ != Route::kInertiaTree) {
-      native_ = op_.NativeSpectra(head_);
+    if (route_ != Route::kInertiaTree) native_ = op_.NativeSpectra(head_);
+    if (native_ != nullptr && linalg::AllFinite(native_->FrobeniusNorms())) {
       spectra_ = native_.get();
+      return absl::OkStatus();
     }
-    if (native_ == nullptr || options_.horizon) {
-      ESS_RETURN_IF_ERROR(LoadMatrix(op_, head_, work_.matrix));
-      ESS_RETURN_IF_ERROR(cancellation_.Check());
-    }
-    if (native_ != nullptr && AllFinite(native_->FrobeniusNorms())) return absl::OkStatus();
-    if (native_ != nullptr) {
-      // Products of the factors overflow. T has the entry to name; without one, T is the way.
-      native_.reset();
-      ESS_RETURN_IF_ERROR(LoadMatrix(op_, head_, work_.matrix));
-    }
+    // Also where products of the factors overflow: T has the entry to name.
+    native_.reset();
+    ESS_RETURN_IF_ERROR(LoadMatrix(op_, head_, work_.matrix));
+    ESS_RETURN_IF_ERROR(cancellation_.Check());
     spectra_ = &work_.dense;
     return work_.dense.Load(work_.matrix, op_.length(), op_.symmetry(), cancellation_);
   }
@@ -125,9 +116,7 @@ class HeadComputation {
     const int64_t rows = std::min(*options_.horizon, op_.length() - position);
     ESS_ASSIGN_OR_RETURN(std::vector<double> sigma,
                          linalg::BlockSingularValues(work_.matrix, op_.length(), position, rows));
-    if (native_ == nullptr) {
-      for (double& value : sigma) value *= work_.dense.scale();
-    }
+    for (double& value : sigma) value *= work_.dense.scale();
     return sigma;
   }
 

@@ -30,7 +30,8 @@ struct HeadWork {
 //
 // Errors: kInternal  an entry is not finite; kCancelled, kDeadlineExceeded.
 // Throws what LibTorch and the allocator throw.
-// REQUIRES: the operator has that route; measures are valid; kCausal only of a recurrence.
+// REQUIRES: the operator has that route, the dense one with a horizon; measures are valid; kCausal
+// only of a recurrence.
 absl::StatusOr<HeadEss> ComputeHead(const operators::SequenceOperator& op, int64_t head,
                                     std::span<const int64_t> positions,
                                     std::span<const Measure> measures, const EssOptions& options,

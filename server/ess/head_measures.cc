@@ -35,6 +35,10 @@ std::vector<float> AtPositions(std::span<const Number> all, std::span<const int6
 
 }  // namespace
 
+double NoiseFloor(const operators::SequenceOperator& op, double max_spectral_norm) {
+  return op.feature_epsilon() * max_spectral_norm * std::sqrt(static_cast<double>(op.length()));
+}
+
 HeadMeasures::HeadMeasures(std::span<const Measure> measures, const EssOptions& options,
                            std::span<const int64_t> positions, double max_spectral_norm,
                            Route main_route)

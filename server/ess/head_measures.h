@@ -27,6 +27,9 @@ struct HeadEss {
   double noise_floor = 0;
 };
 
+// eps(dtype of the features) * max_spectral_norm * sqrt(L): docs/ess.md, "Noise floor".
+double NoiseFloor(const operators::SequenceOperator& op, double max_spectral_norm);
+
 // What the measures need beyond the spectrum, looked up when it is needed.
 struct HeadSources {
   // All singular values of the block at a position, in descending order.

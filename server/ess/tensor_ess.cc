@@ -84,7 +84,7 @@ absl::StatusOr<std::vector<HeadEss>> ComputeByTensors(const operators::SequenceO
     ESS_ASSIGN_OR_RETURN(HeadEss ess,
                          plans[h].Evaluate(spectrum.empty() ? nullptr : &spectrum[h],
                                            {sigma, frobenius_of_head, causal}, cancellation));
-    ess.noise_floor = op.feature_epsilon() * norms[h] * std::sqrt(static_cast<double>(op.length()));
+    ess.noise_floor = NoiseFloor(op, norms[h]);
     results.push_back(std::move(ess));
   }
   return results;

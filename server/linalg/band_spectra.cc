@@ -37,7 +37,6 @@ void GiveUp(int64_t position, const SpectrumRequest& request, Spectrum& spectrum
   if (request.entropies) spectrum.entropies[position] = kUnknown;
   if (request.spectral_norms) spectrum.spectral_norms[position] = kUnknown;
   for (PositionCounts& counts : spectrum.fraction_counts) MarkDoubtful(position, counts);
-  for (PositionCounts& counts : spectrum.tolerance_counts) MarkDoubtful(position, counts);
 }
 
 }  // namespace
@@ -153,30 +152,9 @@ absl::Status BandSpectra::FillFractions(const WindowPositions& positions, const 
   return absl::OkStatus();
 }
 
-absl::Status BandSpectra::FillTolerances(const WindowPositions& positions, const BandWindow& window,
-                                         const SpectrumRequest& request, Spectrum& spectrum,
-                                         const CancellationToken& cancellation) {
-  for (size_t t = 0; t < request.tolerances.size(); ++t) {
-    const double tau = request.tolerances[t] * positions.unit;
-    if (tau >= positions.largest_norm) continue;  // No singular value is above it.
-    ESS_ASSIGN_OR_RETURN(const BlockCounts counts, CountRows(window, tau, positions.largest_norm, 0,
-                                                             window.width, arena_, cancellation));
-    PositionCounts& answer = spectrum.tolerance_counts[t];
-    for (const auto& entry : positions.entries) {
-      if (counts.uncertainty > 0) {
-        MarkDoubtful(entry.position, answer);
-      } else {
-        answer.counts[entry.position] = counts.counts[entry.row];
-      }
-    }
-  }
-  return absl::OkStatus();
-}
-
 absl::Status BandSpectra::FillWindow(const WindowPositions& positions, const BandWindow& window,
                                      const SpectrumRequest& request, Spectrum& spectrum,
                                      const CancellationToken& cancellation) {
-  ESS_RETURN_IF_ERROR(FillTolerances(positions, window, request, spectrum, cancellation));
   if (request.entropies) {
     ESS_RETURN_IF_ERROR(FillEntropies(positions, window, spectrum, cancellation));
   }

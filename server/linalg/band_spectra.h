@@ -31,11 +31,10 @@ class BandSpectra {
   // Positions per window.
   static int64_t WindowWidth(int64_t length);
 
-  // Writes the answers of the half's positions into `spectrum`, whose arrays have their sizes
-  // already. `norms`: ||H_i||_F of T's positions [length]; T's largest entry is about 1. Where a
-  // position is too small beside its neighbours, or sigma_1 does not converge, numbers are NaN and
-  // counts doubtful.
-  // Errors: kCancelled, kDeadlineExceeded.
+  // Writes the answers of the half's positions, but for tolerances, into `spectrum`, whose arrays
+  // have their sizes already. `norms`: ||H_i||_F of T's positions [length]; T's largest entry is
+  // about 1. Where a position is too small beside its neighbours, or sigma_1 does not converge,
+  // numbers are NaN and counts doubtful. Errors: kCancelled, kDeadlineExceeded.
   absl::Status Compute(const BandHalf& half, std::span<const double> norms,
                        const SpectrumRequest& request, Spectrum& spectrum,
                        const CancellationToken& cancellation);
@@ -51,9 +50,6 @@ class BandSpectra {
   absl::Status FillFractions(const WindowPositions& positions, const BandWindow& window,
                              const SpectrumRequest& request, Spectrum& spectrum,
                              const CancellationToken& cancellation);
-  absl::Status FillTolerances(const WindowPositions& positions, const BandWindow& window,
-                              const SpectrumRequest& request, Spectrum& spectrum,
-                              const CancellationToken& cancellation);
 
   std::vector<double> gram_;
   std::vector<double> log_dets_;

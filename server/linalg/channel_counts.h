@@ -12,9 +12,6 @@
 
 namespace ess::linalg {
 
-// Ties are not counted: tau is moved up, far beyond rounding and far below any meaning.
-inline constexpr double kTieFactor = 1 + 1e-11;
-
 // Thread-compatible.
 class ChannelCounter {
  public:

@@ -7,6 +7,7 @@
 #include "server/base/log.h"
 #include "server/base/status_macros.h"
 #include "server/linalg/dense_svd.h"
+#include "server/linalg/nudged_counts.h"
 
 namespace ess::linalg {
 namespace {
@@ -79,7 +80,7 @@ absl::Status ChannelSpectra::Load(const ChannelRecurrence& recurrence, int64_t c
 }
 
 double ChannelSpectra::ScaledTolerance(double tolerance, int64_t lane) const {
-  return std::ldexp(tolerance * kTieFactor, -group_.exponent(lane));
+  return std::ldexp(tolerance * (1 + kTieNudge), -group_.exponent(lane));
 }
 
 int64_t ChannelSpectra::FormsWork() const {
@@ -181,7 +182,7 @@ void ChannelSpectra::AnswerPosition(const ChannelRequest& request, int64_t posit
     const std::vector<double> tops(values_.get(), values_.get() + lanes());
     for (size_t k = 0; k < request.fractions.size(); ++k) {
       for (int64_t lane = 0; lane < lanes(); ++lane) {
-        thresholds_[lane] = request.fractions[k] * tops[lane] * kTieFactor;
+        thresholds_[lane] = request.fractions[k] * tops[lane] * (1 + kTieNudge);
       }
       count_into(answers.fraction_counts, k);
     }

@@ -8,6 +8,7 @@
 #include "server/linalg/block_norms.h"
 #include "server/linalg/entropy_rule.h"
 #include "server/linalg/matrix_scan.h"
+#include "server/linalg/nudged_counts.h"
 #include "server/linalg/reference_linalg.h"
 
 namespace ess::linalg {
@@ -15,8 +16,6 @@ namespace {
 
 // Shorter matrices have no room for windows, and an SVD of their blocks takes microseconds.
 constexpr int64_t kSmallestBandLength = 16;
-// Ties are not counted.
-constexpr double kTieGuard = 1e-11;
 
 // exp(-sum p ln p), p = sigma / sum sigma.
 double EntropyOf(std::span<const double> sigma) {
@@ -122,7 +121,7 @@ absl::Status DenseSpectra::FillBySvd(const SpectrumRequest& request, Spectrum& s
     if (request.entropies) spectrum.entropies[i] = EntropyOf(sigma);
     if (request.spectral_norms) spectrum.spectral_norms[i] = sigma[0];
     for (size_t f = 0; f < request.fractions.size(); ++f) {
-      const double tau = request.fractions[f] * sigma[0] * (1 + kTieGuard);
+      const double tau = request.fractions[f] * sigma[0] * (1 + kTieNudge);
       spectrum.fraction_counts[f].counts[i] = static_cast<int32_t>(
           std::count_if(sigma.begin(), sigma.end(), [tau](double s) { return s > tau; }));
     }
@@ -146,11 +145,10 @@ absl::StatusOr<Spectrum> DenseSpectra::Compute(const SpectrumRequest& request,
     spectrum.fraction_counts.push_back(
         {.counts = std::vector<int32_t>(length_, 0), .doubtful = {}});
   }
-  SpectrumRequest rest = request;
-  rest.tolerances.clear();
   if (request.entropies || request.spectral_norms || !request.fractions.empty()) {
-    ESS_RETURN_IF_ERROR(length_ < kSmallestBandLength ? FillBySvd(request, spectrum, cancellation)
-                                                      : FillByBands(rest, spectrum, cancellation));
+    ESS_RETURN_IF_ERROR(length_ < kSmallestBandLength
+                            ? FillBySvd(request, spectrum, cancellation)
+                            : FillByBands(request, spectrum, cancellation));
     for (double& norm : spectrum.spectral_norms) norm *= scale_;
   }
   return spectrum;
