@@ -3,7 +3,6 @@
 //
 // The scans keep their gates: the exponentials of a real layer are not in these times.
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -15,28 +14,20 @@
 #include "server/linalg/inertia_tree.h"
 #include "server/linalg/reference_linalg.h"
 #include "tests/benchmarks/fma_peak.h"
+#include "tests/benchmarks/timing.h"
 #include "tests/support/test_channels.h"
 
 namespace ess {
 namespace {
 
+using ::ess::benchmarks::BestSeconds;
+using ::ess::benchmarks::Now;
+using ::ess::benchmarks::ValueOrExit;
+
 constexpr int64_t kStates = 16;
 constexpr int64_t kChannels = 64;
 constexpr int64_t kSampledPositions = 12;
 constexpr double kTolerance = 1e-3;
-
-double Seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-template <typename T>
-T ValueOrExit(absl::StatusOr<T> result) {
-  if (!result.ok()) {
-    std::fprintf(stderr, "%s\n", result.status().ToString().c_str());
-    std::exit(1);
-  }
-  return *std::move(result);
-}
 
 const CancellationToken kNever;
 
@@ -46,10 +37,10 @@ double MillisecondsPerChannel(const linalg::ChannelRecurrence& scan,
   std::vector<double> times;
   for (int round = 0; round < 5; ++round) {
     for (int64_t channel = 0; channel < scan.channels(); channel += spectra.lanes()) {
-      const double start = Seconds();
+      const double start = Now();
       if (!spectra.Load(scan, channel, kNever).ok()) std::exit(1);
       work();
-      times.push_back(Seconds() - start);
+      times.push_back(Now() - start);
     }
   }
   std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
@@ -83,17 +74,14 @@ Dense MeasureDense(const testing::StoredChannels& scan, const std::vector<uint8_
   Dense dense;
   linalg::InertiaTree tree;
   linalg::BlockCounts result;
-  dense.tree_ms = 1e300;
-  const double end = Seconds() + 0.3;
-  for (int run = 0; run < 3 || (run < 50 && Seconds() < end); ++run) {
-    const double start = Seconds();
+  const auto count = [&] {
     if (!tree.Load(scaled, length, kNever).ok()) std::exit(1);
     result = ValueOrExit(tree.CountAbove(kTolerance / kScale, 1, kNever));
-    dense.tree_ms = std::min(dense.tree_ms, 1e3 * (Seconds() - start));
-  }
+  };
+  dense.tree_ms = 1e3 * BestSeconds(count, /*budget=*/0.3);
   for (int64_t i = 0; i < length; ++i) dense.wrong_tree += result.counts[i] != counts[i * lanes];
   dense.sampled = std::min(kSampledPositions, length - 1);
-  const double start = Seconds();
+  const double start = Now();
   for (int64_t k = 0; k < dense.sampled; ++k) {
     const int64_t i = 1 + (2 * k + 1) * (length - 1) / (2 * dense.sampled);
     const std::vector<double> sigma = ValueOrExit(linalg::BlockSingularValues(matrix, length, i));
@@ -101,8 +89,8 @@ Dense MeasureDense(const testing::StoredChannels& scan, const std::vector<uint8_
                          return s > kTolerance * (1 + 1e-11);
                        });
   }
-  dense.svd_ms = 1e3 * (Seconds() - start) * static_cast<double>(length - 1) /
-                 static_cast<double>(dense.sampled);
+  dense.svd_ms =
+      1e3 * (Now() - start) * static_cast<double>(length - 1) / static_cast<double>(dense.sampled);
   return dense;
 }
 

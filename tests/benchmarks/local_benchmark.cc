@@ -1,11 +1,9 @@
 // How fast the routes of windows are, on one thread, against SVD at every position: of the whole
 // block, as published, and of the block cut to the window. Everything is timed in one run.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <functional>
 #include <random>
 #include <vector>
 
@@ -13,40 +11,20 @@
 #include "server/linalg/local_spectra.h"
 #include "server/linalg/reference_linalg.h"
 #include "server/linalg/short_convolution_spectra.h"
+#include "tests/benchmarks/timing.h"
 
 namespace ess::linalg {
 namespace {
+
+using ::ess::benchmarks::BestSeconds;
+using ::ess::benchmarks::Now;
+using ::ess::benchmarks::ValueOrExit;
 
 constexpr double kTolerances[] = {1e-1, 1e-2, 1e-3, 1e-4, 1e-5};
 // SVD runs at this many evenly spaced positions, and is extrapolated.
 constexpr int64_t kSampledPositions = 24;
 constexpr int64_t kSampledLocally = 200;
 const CancellationToken kNever;
-
-double Seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-// Best of several runs within about half a second.
-double BestTime(const std::function<void()>& work) {
-  double best = 1e300;
-  const double end = Seconds() + 0.5;
-  for (int run = 0; run < 3 || (run < 200 && Seconds() < end); ++run) {
-    const double start = Seconds();
-    work();
-    best = std::min(best, Seconds() - start);
-  }
-  return best;
-}
-
-template <typename T>
-T ValueOrExit(absl::StatusOr<T> result) {
-  if (!result.ok()) {
-    std::fprintf(stderr, "%s\n", result.status().ToString().c_str());
-    std::exit(1);
-  }
-  return *std::move(result);
-}
 
 struct Operator {
   int64_t length;
@@ -122,9 +100,9 @@ double LocalSvdSeconds(const std::vector<double>& matrix, const Operator& op) {
     for (int64_t row = i; row < end; ++row) {
       std::copy_n(&matrix[row * op.length + first], i - first, &part[(row - first) * size]);
     }
-    const double start = Seconds();
+    const double start = Now();
     ValueOrExit(BlockSingularValues(part, size, i - first));
-    seconds += Seconds() - start;
+    seconds += Now() - start;
   }
   return seconds * static_cast<double>(op.length - 1) / static_cast<double>(positions.size());
 }
@@ -149,7 +127,7 @@ void PrintRow(int64_t length, int64_t window, int64_t sinks) {
   const SpectrumRequest fractions{.fractions = {1e-1, 1e-2, 1e-3}, .spectral_norms = true};
   Spectrum spectrum;
   const auto time = [&](const SpectrumRequest& request) {
-    return BestTime([&] {
+    return BestSeconds([&] {
       LocalSpectra spectra(op.band, length, window, op.sink_columns, sinks);
       spectrum = ValueOrExit(spectra.Compute(request, kNever));
     });
@@ -166,9 +144,9 @@ void PrintRow(int64_t length, int64_t window, int64_t sinks) {
   double entropy_error = 0;
   double svd_seconds = 0;
   for (const int64_t i : positions) {
-    const double start = Seconds();
+    const double start = Now();
     const std::vector<double> sigma = ValueOrExit(BlockSingularValues(matrix, length, i));
-    svd_seconds += Seconds() - start;
+    svd_seconds += Now() - start;
     for (size_t k = 0; k < std::size(kTolerances); ++k) {
       wrong += spectrum.tolerance_counts[k].counts[i] !=
                std::count_if(sigma.begin(), sigma.end(),
@@ -198,7 +176,7 @@ void PrintConvolution(int64_t length, int64_t taps) {
   const SpectrumRequest request{.tolerances = {std::begin(kTolerances), std::end(kTolerances)},
                                 .spectral_norms = true,
                                 .entropies = true};
-  const double seconds = BestTime(
+  const double seconds = BestSeconds(
       [&] { ValueOrExit(ShortConvolutionSpectra(filter, length).Compute(request, kNever)); });
   std::printf("%5ld positions, %3ld taps: %8.3f ms\n", static_cast<long>(length),
               static_cast<long>(taps), seconds * 1e3);

@@ -6,10 +6,8 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -17,33 +15,16 @@
 #include "server/linalg/inertia_tree.h"
 #include "server/linalg/serial_torch.h"
 #include "server/linalg/tensor_spectra.h"
+#include "tests/benchmarks/timing.h"
 #include "tests/support/test_operators.h"
 
 namespace ess::linalg {
 namespace {
 
+using ::ess::benchmarks::BestSeconds;
+using ::ess::benchmarks::ValueOrExit;
+
 constexpr double kTolerance = 1e-2;
-constexpr int kRuns = 3;
-
-double BestSeconds(const std::function<void()>& work) {
-  using Clock = std::chrono::steady_clock;
-  double best = 1e300;
-  for (int run = 0; run < kRuns; ++run) {
-    const Clock::time_point start = Clock::now();
-    work();
-    best = std::min(best, std::chrono::duration<double>(Clock::now() - start).count());
-  }
-  return best;
-}
-
-template <typename T>
-T ValueOrExit(absl::StatusOr<T> result) {
-  if (!result.ok()) {
-    std::fprintf(stderr, "%s\n", result.status().ToString().c_str());
-    std::exit(1);
-  }
-  return *std::move(result);
-}
 
 // The realistic operators in turn, divided by 16: the tree wants entries of at most 1.
 at::Tensor Maps(int64_t heads, int64_t length) {
