@@ -175,7 +175,8 @@ absl::StatusOr<std::unique_ptr<SequenceModel>> CreateGpt2(const ConfigReader& co
   description.vocabulary_size = gpt2.vocabulary_size;
   description.max_positions = gpt2.max_positions;
   description.hidden_size = gpt2.hidden_size;
-  description.mixers = AttentionMixers(gpt2.layer_count, gpt2.head_count, gpt2.head_dim());
+  description.mixers =
+      AttentionMixers(FullAttention(gpt2.layer_count), gpt2.head_count, gpt2.head_dim());
   return std::make_unique<DecoderModel>(std::move(description), gpt2.layer_count,
                                         std::move(decoder));
 }

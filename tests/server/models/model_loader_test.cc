@@ -104,7 +104,8 @@ TEST_F(ModelLoaderTest, TheModelTypeIsReadWithoutTheWeights) {
 }
 
 TEST(SupportedModelTypesTest, ListsTheTable) {
-  EXPECT_THAT(SupportedModelTypes(), ElementsAre("gpt2", "llama"));
+  EXPECT_THAT(SupportedModelTypes(), ElementsAre("gemma", "gemma2", "gemma3_text", "gpt2", "llama",
+                                                 "mistral", "phi3", "qwen2", "qwen3"));
 }
 
 }  // namespace
