@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
 #include "fmt/format.h"
@@ -111,8 +110,7 @@ class LayerTaker {
                          TakeLinear(tensors_, name, rows, config_.hidden_size, bias));
     int64_t first = 0;
     for (size_t part = 0; part < parts.size(); ++part) {
-      parts[part]->weight = all.weight.narrow(0, first, row_counts[part]);
-      if (bias) parts[part]->bias = all.bias.narrow(0, first, row_counts[part]);
+      *parts[part] = all.Rows(first, row_counts[part]);
       first += row_counts[part];
     }
     return absl::OkStatus();
@@ -132,19 +130,16 @@ class GatedDecoder final : public Decoder {
                                                               TensorSource& tensors) {
     auto decoder = std::make_unique<GatedDecoder>();
     decoder->config_ = config;
-    const std::array<int64_t, 2> embedding_shape = {config.vocabulary_size, config.hidden_size};
-    ESS_ASSIGN_OR_RETURN(decoder->embedding_, tensors.Take("embed_tokens.weight", embedding_shape));
+    ESS_ASSIGN_OR_RETURN(
+        decoder->embedding_,
+        tensors.Take("embed_tokens.weight", {config.vocabulary_size, config.hidden_size}));
     for (int64_t layer = 0; layer < config.layer_count; ++layer) {
       ESS_ASSIGN_OR_RETURN(GatedLayer weights, LayerTaker(tensors, config, layer).Take());
       decoder->layers_.push_back(std::move(weights));
     }
     ESS_ASSIGN_OR_RETURN(decoder->norm_, TakeRmsNorm(tensors, "norm", config.hidden_size,
                                                      config.norm_epsilon, config.norm_kind));
-    // Tied to the embedding where the checkpoint has none, whatever tie_word_embeddings says.
-    decoder->head_.weight = decoder->embedding_;
-    if (tensors.Has("lm_head.weight")) {
-      ESS_ASSIGN_OR_RETURN(decoder->head_.weight, tensors.Take("lm_head.weight", embedding_shape));
-    }
+    ESS_ASSIGN_OR_RETURN(decoder->head_, TakeHead(tensors, "lm_head", decoder->embedding_));
     return decoder;
   }
 

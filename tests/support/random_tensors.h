@@ -21,7 +21,10 @@ class RandomTensors final : public models::TensorSource {
   explicit RandomTensors(uint64_t seed)
       : generator_(at::make_generator<at::CPUGeneratorImpl>(seed)) {}
 
-  bool Has(std::string_view name) const override { return name != "lm_head.weight"; }
+  // Everything but an output head: it is the embedding.
+  bool Has(std::string_view name) const override {
+    return name != "lm_head.weight" && name != "embed_out.weight";
+  }
 
   absl::StatusOr<at::Tensor> Take(std::string_view name, at::IntArrayRef shape) override {
     at::Tensor tensor = at::randn(shape, generator_, at::kFloat);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "server/base/log.h"
 #include "server/base/status_macros.h"
 #include "server/operators/banded_operator.h"
 #include "server/operators/dense_operator.h"
@@ -41,6 +42,10 @@ at::Tensor AttentionMaps(const AttentionInputs& inputs, const HeadGroup& group,
   const at::Tensor mask = scratch.CausalMask(length, inputs.window, inputs.queries).expand_as(maps);
   const bool capped = inputs.soft_cap > 0;
   if (!capped) maps.copy_(mask);
+  if (inputs.key_bias.defined()) {
+    ESS_CHECK(!capped);
+    maps.add_(inputs.key_bias.narrow(0, group.first, group.count).unsqueeze(1));
+  }
   // The query heads that share a key head are rows of one product: [shared, rows, d].
   const int64_t rows = group.count / group.shared_count * length;
   const at::Tensor queries = inputs.queries.narrow(0, group.first, group.count)

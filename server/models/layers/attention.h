@@ -19,6 +19,7 @@ struct AttentionInputs {
   at::Tensor keys;     // [G, L, d]
   at::Tensor values;   // [G, L, d]
   double scale = 1;
+  at::Tensor key_bias;  // [H, L], added to the scaled scores of each key; undefined: none.
   double soft_cap = 0;  // Scores z become soft_cap tanh(z / soft_cap); 0: they stay.
   int64_t window = 0;   // A position sees itself and the window - 1 before it; 0: all before it.
 };
