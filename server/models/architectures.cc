@@ -9,6 +9,8 @@
 #include "server/models/gpt2.h"
 #include "server/models/gpt_neox.h"
 #include "server/models/llama.h"
+#include "server/models/mamba.h"
+#include "server/models/mamba2.h"
 #include "server/models/mistral.h"
 #include "server/models/phi.h"
 #include "server/models/phi3.h"
@@ -19,9 +21,10 @@ namespace ess::models {
 
 std::span<const Architecture> Architectures() {
   static const auto& architectures = *new std::vector<Architecture>{
-      FalconArchitecture(), GemmaArchitecture(),   Gemma2Architecture(), Gemma3Architecture(),
-      Gpt2Architecture(),   GptNeoxArchitecture(), LlamaArchitecture(),  MistralArchitecture(),
-      PhiArchitecture(),    Phi3Architecture(),    Qwen2Architecture(),  Qwen3Architecture(),
+      FalconArchitecture(), FalconMambaArchitecture(), GemmaArchitecture(),   Gemma2Architecture(),
+      Gemma3Architecture(), Gpt2Architecture(),        GptNeoxArchitecture(), LlamaArchitecture(),
+      MambaArchitecture(),  Mamba2Architecture(),      MistralArchitecture(), PhiArchitecture(),
+      Phi3Architecture(),   Qwen2Architecture(),       Qwen3Architecture(),
   };
   return architectures;
 }

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -71,6 +72,10 @@ class ConfigReader {
   // `count` numbers in [minimum, maximum].
   absl::StatusOr<std::vector<double>> Numbers(std::string_view key, int64_t count, double minimum,
                                               double maximum) const;
+
+  // [low, high] with low <= high; either may be an infinity, which Python writes as a bare word and
+  // transformers 5 as {"__float__": "Infinity"}. Absent: both infinite.
+  absl::StatusOr<std::pair<double, double>> Bounds(std::string_view key) const;
 
   // Absent: nullopt.
   absl::StatusOr<std::optional<ConfigReader>> Object(std::string_view key) const;
