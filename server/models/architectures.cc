@@ -12,19 +12,23 @@
 #include "server/models/mamba.h"
 #include "server/models/mamba2.h"
 #include "server/models/mistral.h"
+#include "server/models/mixtral.h"
 #include "server/models/phi.h"
 #include "server/models/phi3.h"
 #include "server/models/qwen2.h"
 #include "server/models/qwen3.h"
+#include "server/models/qwen3_moe.h"
 
 namespace ess::models {
 
 std::span<const Architecture> Architectures() {
   static const auto& architectures = *new std::vector<Architecture>{
-      FalconArchitecture(), FalconMambaArchitecture(), GemmaArchitecture(),   Gemma2Architecture(),
-      Gemma3Architecture(), Gpt2Architecture(),        GptNeoxArchitecture(), LlamaArchitecture(),
-      MambaArchitecture(),  Mamba2Architecture(),      MistralArchitecture(), PhiArchitecture(),
-      Phi3Architecture(),   Qwen2Architecture(),       Qwen3Architecture(),
+      FalconArchitecture(),  FalconMambaArchitecture(), GemmaArchitecture(),
+      Gemma2Architecture(),  Gemma3Architecture(),      Gpt2Architecture(),
+      GptNeoxArchitecture(), LlamaArchitecture(),       MambaArchitecture(),
+      Mamba2Architecture(),  MistralArchitecture(),     MixtralArchitecture(),
+      PhiArchitecture(),     Phi3Architecture(),        Qwen2Architecture(),
+      Qwen3Architecture(),   Qwen3MoeArchitecture(),
   };
   return architectures;
 }

@@ -170,6 +170,22 @@ absl::StatusOr<std::vector<std::string>> ConfigReader::Choices(
   return choices;
 }
 
+absl::StatusOr<std::vector<int64_t>> ConfigReader::Indices(std::string_view key,
+                                                           int64_t count) const {
+  std::vector<int64_t> indices;
+  const nlohmann::json* value = Find(key);
+  if (value == nullptr) return indices;
+  if (!value->is_array()) return WrongType(key, "a list of integers");
+  for (const nlohmann::json& entry : *value) {
+    if (!entry.is_number_integer()) return WrongType(key, "a list of integers");
+    if (!InRange(entry.get<double>(), 0, static_cast<double>(count - 1))) {
+      return Unsupported(key, fmt::format("entries from 0 to {}", count - 1));
+    }
+    indices.push_back(entry.get<int64_t>());
+  }
+  return indices;
+}
+
 absl::StatusOr<std::vector<double>> ConfigReader::Numbers(std::string_view key, int64_t count,
                                                           double minimum, double maximum) const {
   ESS_ASSIGN_OR_RETURN(const nlohmann::json* const list,

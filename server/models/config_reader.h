@@ -69,6 +69,9 @@ class ConfigReader {
   absl::StatusOr<std::vector<std::string>> Choices(std::string_view key, int64_t count,
                                                    const std::vector<std::string>& supported) const;
 
+  // Any number of integers in [0, count). Absent: none.
+  absl::StatusOr<std::vector<int64_t>> Indices(std::string_view key, int64_t count) const;
+
   // `count` numbers in [minimum, maximum].
   absl::StatusOr<std::vector<double>> Numbers(std::string_view key, int64_t count, double minimum,
                                               double maximum) const;

@@ -73,6 +73,19 @@ TEST(ConfigReaderTest, BoundsMayBeInfiniteInEverySpelling) {
   }
 }
 
+TEST(ConfigReaderTest, IndicesAreWithinTheirCount) {
+  const nlohmann::json json = Parse(R"({"some": [0, 3], "none": [], "far": [4], "half": [0.5]})");
+  const ConfigReader config(json);
+
+  EXPECT_EQ(*config.Indices("some", 4), (std::vector<int64_t>{0, 3}));
+  EXPECT_TRUE(config.Indices("none", 4)->empty());
+  EXPECT_TRUE(config.Indices("absent", 4)->empty());
+  EXPECT_THAT(config.Indices("far", 4),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("entries from 0 to 3")));
+  EXPECT_THAT(config.Indices("half", 4),
+              StatusIs(StatusCode::kDataLoss, HasSubstr("a list of integers")));
+}
+
 TEST(ConfigReaderTest, AMissingKeyWithoutADefaultIsDataLoss) {
   const nlohmann::json json = Parse("{}");
 

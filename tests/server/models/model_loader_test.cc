@@ -104,10 +104,10 @@ TEST_F(ModelLoaderTest, TheModelTypeIsReadWithoutTheWeights) {
 }
 
 TEST(SupportedModelTypesTest, ListsTheTable) {
-  EXPECT_THAT(
-      SupportedModelTypes(),
-      ElementsAre("falcon", "falcon_mamba", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox",
-                  "llama", "mamba", "mamba2", "mistral", "phi", "phi3", "qwen2", "qwen3"));
+  EXPECT_THAT(SupportedModelTypes(),
+              ElementsAre("falcon", "falcon_mamba", "gemma", "gemma2", "gemma3_text", "gpt2",
+                          "gpt_neox", "llama", "mamba", "mamba2", "mistral", "mixtral", "phi",
+                          "phi3", "qwen2", "qwen3", "qwen3_moe"));
 }
 
 }  // namespace
