@@ -19,6 +19,7 @@ using ::ess::testing::Flavour;
 using ::ess::testing::FlavourName;
 using ::ess::testing::IsOk;
 using ::ess::testing::kAllFlavours;
+using ::ess::testing::kAllRecurrenceKinds;
 using ::ess::testing::MakeTestRecurrence;
 using ::ess::testing::RecurrenceKind;
 using ::ess::testing::RecurrenceKindName;
@@ -26,7 +27,6 @@ using ::ess::testing::StatusIs;
 using ::ess::testing::TestRecurrence;
 
 const CancellationToken kNever;
-constexpr RecurrenceKind kAllKinds[] = {RecurrenceKind::kScalarGate, RecurrenceKind::kVectorGate};
 
 // The singular values of every block, by the definition.
 struct Reference {
@@ -156,11 +156,11 @@ void ExpectSpectrum(const TestRecurrence& op, int64_t window) {
   EXPECT_EQ(DoubtfulCount(spectrum->tolerance_counts), 0);
   EXPECT_EQ(DoubtfulCount(spectrum->fraction_counts), 0);
   ExpectNorms(reference, spectra, *spectrum);
-  ExpectSingularValues(reference, op.states, spectra);
+  ExpectSingularValues(reference, op.real_states(), spectra);
 }
 
 TEST(RecurrentSpectraTest, EqualsTheReferenceForEveryKindFlavourAndAwkwardLength) {
-  for (const RecurrenceKind kind : kAllKinds) {
+  for (const RecurrenceKind kind : kAllRecurrenceKinds) {
     for (const Flavour flavour : kAllFlavours) {
       for (const int64_t length : {1, 2, 3, 7, 8, 9, 31, 33, 64, 100}) {
         for (const int64_t states : {1, 5, 16}) {
