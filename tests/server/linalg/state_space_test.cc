@@ -142,6 +142,25 @@ TEST_P(StateSpaceTest, AWindowMadeAfterAnotherIsTheSame) {
   }
 }
 
+// Gates of 1000 that the rest of the transition takes back: A_t = 0, and no trace may be left.
+TEST_P(StateSpaceTest, GatesThatGrowLoseNoDigits) {
+  for (const RecurrenceKind kind : {RecurrenceKind::kDelta, RecurrenceKind::kRankOne}) {
+    TestRecurrence op = MakeTestRecurrence(kind, Flavour::kCopies, 40, 1, 1);
+    op.a.assign(40, 1e3);
+    op.b.assign(40, 1);
+    op.c.assign(40, 1);
+    op.beta.assign(40, 1);
+    op.p.assign(40, -1e3);
+    op.q.assign(40, 1);
+    for (const bool reads_before : {false, true}) {
+      op.reads_before = reads_before;
+      SCOPED_TRACE(RecurrenceKindName(kind));
+      ExpectWindow(op, 0, 40);
+      ExpectWindow(op, 8, 17);
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(AllTargets, StateSpaceTest,
                          ::testing::ValuesIn(hwy::SupportedAndGeneratedTargets()),
                          [](const auto& info) { return hwy::TargetName(info.param); });
