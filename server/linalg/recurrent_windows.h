@@ -14,7 +14,7 @@
 
 namespace ess::linalg {
 
-// Memory: about 8 L N doubles. Thread-compatible.
+// Memory: about 12 L N doubles. Thread-compatible.
 class RecurrentWindows {
  public:
   // `width` positions go together, a multiple of 8; 0: chosen by the number of states.
