@@ -28,7 +28,7 @@ struct RouteCost {
 constexpr std::array kCosts = {
     RouteCost{Route::kInertiaTree, 0.7, 0.54, 0.35, 3.5},
     RouteCost{Route::kTensorTree, 1.4, 1.1, 1.1, 7},
-    RouteCost{Route::kStateWindows, 60, 20, 20, 100},
+    RouteCost{Route::kStateWindows, 35, 7, 7, 110},
     RouteCost{Route::kChannelWindows, 40, 20, 20, 100},
     RouteCost{Route::kLocalWindows, 40, 75, 75, 300},
 };
@@ -115,6 +115,10 @@ EssEstimate EstimateEss(const OperatorShape& shape, std::span<const int64_t> pos
   const double unit = IsDense(main) ? length * length * length : length * state * state;
   estimate.flops = CostOf(main).prepare * unit;
   if (IsDense(main)) estimate.flops += kCopies * length * length;
+  // Transitions without any structure are multiplied one by one.
+  if (main == Route::kStateWindows && shape.class_name == "GeneralRecurrence") {
+    estimate.flops += 3 * state * unit;
+  }
   // T from its factors.
   if (IsDense(main) && shape.class_name != "DenseOperator") {
     estimate.flops += 2 * state * length * length;

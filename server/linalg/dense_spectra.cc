@@ -66,23 +66,8 @@ absl::StatusOr<PositionCounts> DenseSpectra::CountAbove(double tau,
                                                         const CancellationToken& cancellation) {
   ESS_RETURN_IF_ERROR(MaxSpectralNorm(cancellation).status());
   ESS_ASSIGN_OR_RETURN(InertiaTree * tree, Tree(cancellation));
-  PositionCounts result;
-  ESS_ASSIGN_OR_RETURN(BlockCounts counts, tree->CountAbove(tau, *spectral_norm_, cancellation));
-  if (counts.uncertainty > 0) {
-    // Counts a little below and above tau: where they agree the count is proved.
-    const double margin = 4 * counts.uncertainty;
-    ESS_ASSIGN_OR_RETURN(const BlockCounts low,
-                         tree->CountAbove(tau * (1 - margin), *spectral_norm_, cancellation));
-    ESS_ASSIGN_OR_RETURN(counts,
-                         tree->CountAbove(tau * (1 + margin), *spectral_norm_, cancellation));
-    const bool proved = std::max(low.uncertainty, counts.uncertainty) <= margin / 2;
-    result.doubtful.resize(length_);
-    for (int64_t i = 1; i < length_; ++i) {
-      result.doubtful[i] = !proved || low.counts[i] != counts.counts[i];
-    }
-  }
-  result.counts = std::move(counts.counts);
-  return result;
+  return ProvedCounts(
+      tau, [&](double at) { return tree->CountAbove(at, *spectral_norm_, cancellation); });
 }
 
 void DenseSpectra::TurnMatrix(int64_t columns) {
