@@ -30,10 +30,12 @@ double EntropyOf(std::span<const double> sigma) {
 
 }  // namespace
 
-absl::Status DenseSpectra::Load(std::span<double> matrix, int64_t length, Symmetry,
+absl::Status DenseSpectra::Load(std::span<double> matrix, int64_t length, Symmetry symmetry,
                                 const CancellationToken& cancellation) {
   length_ = length;
+  symmetry_ = symmetry;
   matrix_ = matrix;
+  known_sigma_.clear();
   spectral_norm_.reset();
   tree_loaded_ = false;
   // A power of two rounds nothing; later squares can neither overflow nor vanish.
@@ -45,9 +47,31 @@ absl::Status DenseSpectra::Load(std::span<double> matrix, int64_t length, Symmet
   return cancellation.Check();
 }
 
+PositionRange DenseSpectra::AskedPositions() const {
+  return {1, symmetry_ == Symmetry::kToeplitz ? length_ / 2 + 1 : length_};
+}
+
+template <typename Number>
+void DenseSpectra::Mirror(std::vector<Number>& values) const {
+  if (values.empty()) return;
+  const int64_t end = AskedPositions().end;  // Position i takes the answer of L - i.
+  std::reverse_copy(values.begin() + 1, values.begin() + 1 + length_ - end, values.begin() + end);
+}
+
+void DenseSpectra::Mirror(PositionCounts& counts) const {
+  Mirror(counts.counts);
+  Mirror(counts.doubtful);
+}
+
+std::vector<double> DenseSpectra::ScaledFrobeniusNorms() const {
+  std::vector<double> norms = BlockFrobeniusNorms(matrix_, length_);
+  Mirror(norms);  // The same bits as well.
+  return norms;
+}
+
 absl::StatusOr<InertiaTree*> DenseSpectra::Tree(const CancellationToken& cancellation) {
   if (!tree_loaded_) {
-    ESS_RETURN_IF_ERROR(tree_.Load(matrix_, length_, cancellation));
+    ESS_RETURN_IF_ERROR(tree_.Load(matrix_, length_, cancellation, AskedPositions()));
     tree_loaded_ = true;
   }
   return &tree_;
@@ -82,6 +106,7 @@ absl::StatusOr<PositionCounts> DenseSpectra::CountAbove(double tau,
     }
   }
   result.counts = std::move(counts.counts);
+  Mirror(result);
   return result;
 }
 
@@ -98,24 +123,25 @@ void DenseSpectra::TurnMatrix(int64_t columns) {
 
 absl::Status DenseSpectra::FillByBands(const SpectrumRequest& request, Spectrum& spectrum,
                                        const CancellationToken& cancellation) {
-  const std::vector<double> norms = BlockFrobeniusNorms(matrix_, length_);
+  const std::vector<double> norms = ScaledFrobeniusNorms();
   // Both halves have blocks of 8, and no position may be left out in the middle.
   const int64_t left = length_ / 2 / kBlock * kBlock + kBlock;
   const int64_t right = (length_ - left) / kBlock * kBlock + kBlock;
   ESS_RETURN_IF_ERROR(bands_.Compute(
       {.matrix = {matrix_.data(), length_}, .length = length_, .end = left, .turned = false}, norms,
       request, spectrum, cancellation));
-  TurnMatrix(right);
-  ESS_RETURN_IF_ERROR(bands_.Compute(
-      {.matrix = {turned_.data(), right}, .length = length_, .end = right, .turned = true}, norms,
-      request, spectrum, cancellation));
-  if (request.entropies) spectrum.entropy_errors = SpreadErrors(spectrum.entropy_errors);
+  if (symmetry_ == Symmetry::kNone) {
+    TurnMatrix(right);
+    ESS_RETURN_IF_ERROR(bands_.Compute(
+        {.matrix = {turned_.data(), right}, .length = length_, .end = right, .turned = true}, norms,
+        request, spectrum, cancellation));
+  }
   return absl::OkStatus();
 }
 
 absl::Status DenseSpectra::FillBySvd(const SpectrumRequest& request, Spectrum& spectrum,
                                      const CancellationToken& cancellation) const {
-  for (int64_t i = 1; i < length_; ++i) {
+  for (int64_t i = 1; i < AskedPositions().end; ++i) {
     ESS_RETURN_IF_ERROR(cancellation.Check());
     ESS_ASSIGN_OR_RETURN(const std::vector<double> sigma, BlockSingularValues(matrix_, length_, i));
     if (request.entropies) spectrum.entropies[i] = EntropyOf(sigma);
@@ -150,19 +176,32 @@ absl::StatusOr<Spectrum> DenseSpectra::Compute(const SpectrumRequest& request,
                             ? FillBySvd(request, spectrum, cancellation)
                             : FillByBands(request, spectrum, cancellation));
     for (double& norm : spectrum.spectral_norms) norm *= scale_;
+    Mirror(spectrum.spectral_norms);
+    Mirror(spectrum.entropies);
+    Mirror(spectrum.entropy_errors);
+    for (PositionCounts& counts : spectrum.fraction_counts) Mirror(counts);
+    spectrum.entropy_errors = SpreadErrors(spectrum.entropy_errors);
   }
   return spectrum;
 }
 
 std::vector<double> DenseSpectra::FrobeniusNorms() {
-  std::vector<double> norms = BlockFrobeniusNorms(matrix_, length_);
+  std::vector<double> norms = ScaledFrobeniusNorms();
   for (double& norm : norms) norm *= scale_;
   return norms;
 }
 
 absl::StatusOr<std::vector<double>> DenseSpectra::SingularValues(int64_t position) {
+  std::vector<double>* known = nullptr;
+  if (symmetry_ == Symmetry::kToeplitz && position > 0) {
+    position = std::min(position, length_ - position);
+    known_sigma_.resize(length_ / 2 + 1);
+    known = &known_sigma_[position];
+    if (!known->empty()) return *known;
+  }
   ESS_ASSIGN_OR_RETURN(std::vector<double> sigma, BlockSingularValues(matrix_, length_, position));
   for (double& value : sigma) value *= scale_;
+  if (known != nullptr) *known = sigma;
   return sigma;
 }
 
