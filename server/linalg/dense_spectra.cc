@@ -110,13 +110,18 @@ absl::StatusOr<PositionCounts> DenseSpectra::CountAbove(double tau,
   return result;
 }
 
-void DenseSpectra::TurnMatrix(int64_t columns) {
-  turned_.resize(length_ * columns);
-  for (int64_t first = 0; first < columns; first += kBlock) {
-    for (int64_t row = first; row < length_; ++row) {
-      double* to = turned_.data() + row * columns + first;
-      const double* from = matrix_.data() + (length_ - 1 - first) * length_ + length_ - 1 - row;
-      for (int64_t c = 0; c < kBlock; ++c) to[c] = from[-c * length_];
+void DenseSpectra::TurnMatrix() {
+  // Entry [row, column] and its image [L - 1 - column, L - 1 - row], block by block for the caches.
+  const int64_t last = length_ - 1;
+  for (int64_t first = 0; first < length_; first += kBlock) {
+    for (int64_t left = 0; left <= first && left < length_ - first; left += kBlock) {
+      for (int64_t row = first; row < std::min(first + kBlock, length_); ++row) {
+        const int64_t end = std::min({left + kBlock, row, last - row});
+        double* image = matrix_.data() + (last - left) * length_ + last - row;
+        for (int64_t column = left; column < end; ++column, image -= length_) {
+          std::swap(matrix_[row * length_ + column], *image);
+        }
+      }
     }
   }
 }
@@ -127,16 +132,18 @@ absl::Status DenseSpectra::FillByBands(const SpectrumRequest& request, Spectrum&
   // Both halves have blocks of 8, and no position may be left out in the middle.
   const int64_t left = length_ / 2 / kBlock * kBlock + kBlock;
   const int64_t right = (length_ - left) / kBlock * kBlock + kBlock;
-  ESS_RETURN_IF_ERROR(bands_.Compute(
-      {.matrix = {matrix_.data(), length_}, .length = length_, .end = left, .turned = false}, norms,
-      request, spectrum, cancellation));
-  if (symmetry_ == Symmetry::kNone) {
-    TurnMatrix(right);
-    ESS_RETURN_IF_ERROR(bands_.Compute(
-        {.matrix = {turned_.data(), right}, .length = length_, .end = right, .turned = true}, norms,
-        request, spectrum, cancellation));
-  }
-  return absl::OkStatus();
+  const auto compute = [&](int64_t end, bool turned) {
+    return bands_.Compute(
+        {.matrix = {matrix_.data(), length_}, .length = length_, .end = end, .turned = turned},
+        norms, request, spectrum, tree_.scratch(), cancellation);
+  };
+  ESS_RETURN_IF_ERROR(compute(left, false));
+  if (symmetry_ == Symmetry::kToeplitz) return absl::OkStatus();
+  // In place: a copy would be another half of the matrix.
+  TurnMatrix();
+  const absl::Status status = compute(right, true);
+  TurnMatrix();
+  return status;
 }
 
 absl::Status DenseSpectra::FillBySvd(const SpectrumRequest& request, Spectrum& spectrum,

@@ -29,40 +29,44 @@ absl::Status InertiaTree::Load(std::span<const double> matrix, int64_t length,
   return Place(0, cancellation);
 }
 
-MatrixView InertiaTree::PaddedCopy(int64_t offset, int64_t width) {
+MatrixView InertiaTree::PaddedCopy(int64_t offset, int64_t width, double* out) const {
   const int64_t stride = StrideFor(width);
-  padded_.Reserve(width * stride);
   for (int64_t row = 0; row < width; ++row) {
-    double* to = padded_.data() + row * stride;
+    double* to = out + row * stride;
     // The tree reads whole blocks on the diagonal, and nothing to their right.
     std::fill_n(to, Arena::Rounded(row + 1), 0.0);
     if (row < offset || row >= offset + length_) continue;
     std::copy_n(source_.data() + (row - offset) * length_, row - offset, to + offset);
   }
-  return {padded_.data(), stride};
+  return {out, stride};
 }
 
 absl::Status InertiaTree::Place(int64_t offset, const CancellationToken& cancellation) {
   offset_ = offset;
   const int64_t width = Arena::Rounded(offset + length_);
-  problem_.root = {
-      .width = width,
-      .b = width == length_ ? MatrixView{source_.data(), length_} : PaddedCopy(offset, width)};
+  problem_.root = {.width = width};
+  problem_.grams = {};
   // Positions behind the last one that is asked for stay together, where nothing goes.
   const int64_t asked = Arena::Rounded(offset + positions_.end);
   const bool first_half_only = asked < width;
   if (first_half_only) problem_.root.cut = std::max(asked, FirstHalf(width));
   arena_.Reserve(TreeScratch(problem_.root));
-  if (width == kBlock) return absl::OkStatus();
 
   const int64_t first_half = problem_.root.first_half();
   const int64_t second_half = width - first_half;
-  column_gram_.Reserve(first_half * StrideFor(first_half));
-  if (!first_half_only) row_gram_.Reserve(second_half * StrideFor(second_half));
-  double* rows = first_half_only ? nullptr : row_gram_.data();
-  problem_.grams = {.columns = {column_gram_.data(), StrideFor(first_half)},
+  const int64_t column_gram = first_half * StrideFor(first_half);
+  const int64_t row_gram = first_half_only ? 0 : second_half * StrideFor(second_half);
+  const int64_t padded = width == length_ ? 0 : width * StrideFor(width);
+  prepared_.Reserve(column_gram + row_gram + padded);
+  double* columns = prepared_.data();
+  double* rows = first_half_only ? nullptr : columns + column_gram;
+  problem_.root.b = padded == 0 ? MatrixView{source_.data(), length_}
+                                : PaddedCopy(offset, width, columns + column_gram + row_gram);
+  if (width == kBlock) return absl::OkStatus();
+
+  problem_.grams = {.columns = {columns, StrideFor(first_half)},
                     .rows = {rows, StrideFor(second_half)}};
-  return ComputeRootGrams(problem_.root, column_gram_.data(), rows, arena_, cancellation);
+  return ComputeRootGrams(problem_.root, columns, rows, arena_, cancellation);
 }
 
 absl::StatusOr<BlockCounts> InertiaTree::CountFromOffset(double tau, double spectral_norm,

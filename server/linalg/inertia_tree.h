@@ -56,10 +56,13 @@ class InertiaTree {
   int64_t length() const { return length_; }
   // Those that may be asked for, within [0, L).
   PositionRange positions() const { return positions_; }
+  // Holds nothing between two calls: others may use it then.
+  Arena& scratch() { return arena_; }
 
  private:
-  // The matrix with zeros around it: `offset` rows and columns before, up to `width` after.
-  MatrixView PaddedCopy(int64_t offset, int64_t width);
+  // Fills `out` with the matrix and zeros around it: `offset` rows and columns before, up to
+  // `width` after.
+  MatrixView PaddedCopy(int64_t offset, int64_t width, double* out) const;
   // Puts the matrix `offset` positions after the start of the tree.
   absl::Status Place(int64_t offset, const CancellationToken& cancellation);
   // The best count of this placement.
@@ -72,9 +75,7 @@ class InertiaTree {
   PositionRange positions_;
   int64_t offset_ = 0;
   TreeProblem problem_;
-  NumberBuffer padded_;  // Of PaddedCopy.
-  NumberBuffer column_gram_;
-  NumberBuffer row_gram_;
+  NumberBuffer prepared_;  // The Gram matrices of the root, and a padded copy where one is needed.
   Arena arena_;
 };
 
