@@ -75,6 +75,7 @@ int64_t Settle(std::vector<OpenRow>& open) {
 absl::StatusOr<BlockCounts> CountRows(const BandWindow& window, double tau, double norm,
                                       int64_t begin, int64_t end, Arena& arena,
                                       const CancellationToken& cancellation) {
+  ESS_RETURN_IF_ERROR(cancellation.Check());
   std::vector<double> sums(window.width);
   const auto run = [&](double nudged_tau) {
     return CountWindow(window, nudged_tau, begin, end, sums, arena, cancellation);

@@ -180,6 +180,8 @@ absl::Status BandSpectra::Compute(const BandHalf& half, std::span<const double> 
   ESS_RETURN_IF_ERROR(AccumulateGram(half.matrix.Block(half.end, 0), half.length - half.end,
                                      half.end, false, gram, stride, arena, cancellation));
   for (int64_t last = half.end; last > 0;) {
+    // The meters of small windows never come to a check of their own.
+    ESS_RETURN_IF_ERROR(cancellation.Check());
     const int64_t first = std::max(last - widest, int64_t{0});
     const WindowPositions positions(half, first, last - first, norms);
     if (!positions.entries.empty()) {

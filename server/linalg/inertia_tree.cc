@@ -73,8 +73,9 @@ absl::StatusOr<BlockCounts> InertiaTree::CountFromOffset(double tau, double spec
                                                          PositionRange positions,
                                                          const CancellationToken& cancellation) {
   std::vector<double> sums(problem_.root.width);
-  problem_.wanted = {offset_ + std::max(positions.begin, positions_.begin),
-                     offset_ + std::min(positions.end, positions_.end)};
+  const int64_t begin = std::max(positions.begin, positions_.begin);
+  const int64_t end = std::max(std::min(positions.end, positions_.end), begin);
+  problem_.wanted = {offset_ + begin, offset_ + end};
   ESS_ASSIGN_OR_RETURN(BlockCounts result,
                        CountWithNudges(tau, spectral_norm, sums, [&](double nudged_tau) {
                          problem_.a_identity = problem_.c_identity = nudged_tau;
@@ -82,6 +83,9 @@ absl::StatusOr<BlockCounts> InertiaTree::CountFromOffset(double tau, double spec
                        }));
   if (!result.counts.empty()) {
     result.counts = {result.counts.begin() + offset_, result.counts.begin() + offset_ + length_};
+    // The tree goes to whole blocks of 8 positions.
+    std::fill(result.counts.begin(), result.counts.begin() + begin, 0);
+    std::fill(result.counts.begin() + end, result.counts.end(), 0);
   }
   return result;
 }
