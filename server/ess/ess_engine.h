@@ -56,7 +56,7 @@ class EssEngine {
   //                           horizon below 1.
   //         kInternal         an operator with a NaN or infinity: names head and entry.
   //         kCancelled, kDeadlineExceeded  within 200 ms of the token's change.
-  // Memory: about 5 L^2 doubles per thread for a dense operator; O(L N) for the native routes.
+  // Memory: at most 4 L^2 doubles per thread for a dense operator; O(L N) for the native routes.
   absl::StatusOr<OperatorEss> Compute(const operators::SequenceOperator& op,
                                       std::span<const int64_t> heads,
                                       std::span<const int64_t> positions,
