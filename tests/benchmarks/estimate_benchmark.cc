@@ -22,7 +22,9 @@
 #include "server/operators/convolution.h"
 #include "server/operators/delta_recurrence.h"
 #include "server/operators/dense_operator.h"
+#include "server/operators/diagonal_plus_rank_one.h"
 #include "server/operators/diagonal_recurrence.h"
+#include "server/operators/general_recurrence.h"
 #include "server/operators/selective_scan.h"
 #include "tests/benchmarks/memory.h"
 #include "tests/benchmarks/timing.h"
@@ -68,6 +70,17 @@ std::unique_ptr<SequenceOperator> DeltaNet(int64_t length) {
       k / at::linalg_vector_norm(k, 2, at::IntArrayRef{1}, true), Normal({length, 64}));
 }
 
+std::unique_ptr<SequenceOperator> RankOne(int64_t length) {
+  const auto random = [&] { return Normal({length, 64}); };
+  return std::make_unique<operators::DiagonalPlusRankOne>(Gates({length, 64}), random() / 64,
+                                                          random() / 64, random(), random());
+}
+
+std::unique_ptr<SequenceOperator> General(int64_t length) {
+  return std::make_unique<operators::GeneralRecurrence>(Normal({length, 32, 32}) / 8,
+                                                        Normal({length, 32}), Normal({length, 32}));
+}
+
 std::unique_ptr<SequenceOperator> Filter(int64_t length) {
   const at::Tensor lag = at::arange(length, at::kDouble);
   return std::make_unique<operators::Convolution>(Normal({length}) * at::exp(-lag / 200));
@@ -89,6 +102,8 @@ const std::vector<Row> kRows = {
     {"mamba2_128", [](int64_t length) { return Diagonal(length, 1, 128); }},
     {"s6_16", Scan},
     {"deltanet_64", DeltaNet},
+    {"rank_one_64", RankOne},
+    {"general_32", General},
     {"convolution", Filter},
     {"window_128", Window}};
 
