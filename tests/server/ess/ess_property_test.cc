@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include <string>
@@ -67,12 +68,18 @@ void ExpectMeasures(const operators::SequenceOperator& op, std::mt19937_64& rand
   }
 }
 
+const operators::OperatorClass& ClassNamed(const std::string& name) {
+  const auto classes = operators::AllOperatorClasses();
+  return *std::find_if(classes.begin(), classes.end(),
+                       [&name](const operators::OperatorClass& op) { return op.name == name; });
+}
+
 class EssPropertyTest : public ::testing::TestWithParam<OperatorVariant> {};
 
 TEST_P(EssPropertyTest, EveryMeasureEqualsTheReferenceOnRandomOperators) {
   std::mt19937_64 random(7);
-  for (int round = 0; round < 60 && !HasFailure(); ++round) {
-    const int64_t length = 1 + static_cast<int64_t>(random() % (round % 10 == 0 ? 140 : 24));
+  for (int round = 0; round < 40 && !HasFailure(); ++round) {
+    const int64_t length = 1 + static_cast<int64_t>(random() % (round % 10 == 0 ? 110 : 24));
     const int64_t heads = 1 + static_cast<int64_t>(random() % 5);
     const auto op = GetParam().Make(heads, length, 1000 + round);
     ExpectMeasures(
@@ -92,11 +99,11 @@ TEST_P(EssPropertyTest, NarrowTypesAreTakenAsTheyAre) {
       if (complex && type == at::kBFloat16) return;  // There is no such type.
       tensor = tensor.to(complex ? at::kComplexFloat : type);
     }
-    const auto built = operators::BuildOperator(GetParam().class_name, arguments);
-    ASSERT_THAT(built, IsOk());
+    // Callers cannot send bfloat16; models have it.
+    const auto op = ClassNamed(GetParam().class_name).build(arguments);
 
-    EXPECT_EQ(built->op->feature_epsilon(), epsilon);
-    ExpectMeasures(*built->op, random, {}, GetParam().name + " " + at::toString(type));
+    EXPECT_EQ(op->feature_epsilon(), epsilon);
+    ExpectMeasures(*op, random, {}, GetParam().name + " " + at::toString(type));
   }
 }
 
@@ -106,7 +113,7 @@ INSTANTIATE_TEST_SUITE_P(AllVariants, EssPropertyTest, ::testing::ValuesIn(AllOp
 // Matrices with exact zeros, repeated rows, low rank and entries of very different size.
 TEST(EssPropertyTest, EveryMeasureEqualsTheReferenceOnAwkwardMatrices) {
   std::mt19937_64 random(11);
-  for (int round = 0; round < 400 && !::testing::Test::HasFailure(); ++round) {
+  for (int round = 0; round < 300 && !::testing::Test::HasFailure(); ++round) {
     const int64_t L = 1 + static_cast<int64_t>(random() % (round % 20 == 0 ? 100 : 20));
     at::Generator generator = at::detail::createCPUGenerator(round);
     at::Tensor map = at::randn({1, L, L}, generator, at::kDouble);
