@@ -106,7 +106,7 @@ void RunDenseMeasures(const Settings& settings, Limits& limits) {
   int64_t compared = 0;
   for (size_t index = 0; index < std::size(kLengths); ++index) {
     const int64_t length = kLengths[index];
-    if (settings.quick && length > 1024) break;
+    if (!settings.Has(length)) continue;
     double largest_error = 0;
     for (const std::string& name : names) {
       std::vector<double> matrix;

@@ -1,10 +1,12 @@
 // The tables that show what the engine is worth: against the published method and its rivals, on
 // this machine, in one run. docs/benchmarks.md has the last one.
 //
-//   ess_benchmark [--quick] [PART ...]
+//   ess_benchmark [--quick] [PART ...] [LENGTH ...]
 //
-// --quick: shorter operators, fewer positions. PART: only these parts, by the names below.
+// --quick: shorter operators, fewer positions: 2 minutes, not 10. PART: only these parts, by the
+// names below. LENGTH: only these lengths of operators, ascending.
 #include <algorithm>
+#include <cstdlib>
 #include <iostream>
 #include <optional>
 #include <string>
@@ -49,10 +51,16 @@ int Run(const std::vector<std::string_view>& arguments) {
       settings.quick = true;
     } else if (known) {
       chosen.push_back(argument);
+    } else if (const int64_t length = std::atoll(argument.data()); length >= 64) {
+      settings.lengths.push_back(length);
     } else {
       std::cerr << fmt::format("unknown argument {}\n", argument);
       return 1;
     }
+  }
+  if (settings.lengths.empty()) {
+    settings.lengths = {256, 512, 1024};
+    if (!settings.quick) settings.lengths.insert(settings.lengths.end(), {2048, 4096});
   }
   const absl::StatusOr<DemoModel> demo_model = DemoModel::Load();
   if (demo_model.ok()) {

@@ -94,7 +94,7 @@ void RunOperatorTable(const Settings& settings, Limits& limits) {
   int64_t wrong = 0;
   int64_t compared = 0;
   for (const OperatorFamily& family : families) {
-    for (const int64_t length : Lengths(settings)) {
+    for (const int64_t length : settings.lengths) {
       const OperatorCase contested = family.make(length);
       const RaceResult result = RaceOperator(contested, settings);
       std::cout << CountRow(family.name, length, result, settings) << std::flush;

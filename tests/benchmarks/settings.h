@@ -1,6 +1,7 @@
 // What the parts of ess_benchmark have in common.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -9,16 +10,15 @@ namespace ess::benchmarks {
 class DemoModel;
 
 struct Settings {
-  bool quick = false;   // Fewer lengths, fewer positions: under 2 minutes in all.
+  bool quick = false;            // Fewer positions, and fewer lengths where none are named.
+  std::vector<int64_t> lengths;  // Of the tables, ascending.
   double fma_peak = 0;  // Of one core, float64, GFLOP/s, measured at the start of this run.
   const DemoModel* demo_model = nullptr;  // Null where it is not installed.
-};
 
-// The lengths of the tables.
-inline std::vector<int64_t> Lengths(const Settings& settings) {
-  if (settings.quick) return {256, 512, 1024};
-  return {256, 512, 1024, 2048, 4096};
-}
+  bool Has(int64_t length) const {
+    return std::find(lengths.begin(), lengths.end(), length) != lengths.end();
+  }
+};
 
 // All rows count singular values above this, but where they say otherwise.
 inline constexpr double kTolerance = 1e-3;
