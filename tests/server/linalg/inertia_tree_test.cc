@@ -173,8 +173,9 @@ TEST(InertiaTreeTest, SurvivesToleranceEqualToASingularValueOfASharedBlock) {
 
 TEST(InertiaTreeTest, NeighbouringPositionsDifferByAtMostOne) {
   constexpr int64_t kLength = 600;
+  const std::vector<double> matrix = MakeTestOperator("attention_topic", kLength);
   InertiaTree tree;
-  ASSERT_THAT(tree.Load(MakeTestOperator("attention_topic", kLength), kLength, kNever), IsOk());
+  ASSERT_THAT(tree.Load(matrix, kLength, kNever), IsOk());
 
   const auto counts = tree.CountAbove(1e-3, 10, kNever);
 
@@ -204,10 +205,11 @@ TEST(InertiaTreeTest, EveryInstructionSetOfThisMachineCountsTheSame) {
 TEST(InertiaTreeTest, TheSameInputGivesTheSameCountsAfterOtherWork) {
   constexpr int64_t kLength = 90;
   const std::vector<double> matrix = MakeTestOperator("attention_g1", kLength);
+  const std::vector<double> other = MakeTestOperator("gla_64", 300);
   InertiaTree fresh;
   ASSERT_THAT(fresh.Load(matrix, kLength, kNever), IsOk());
   InertiaTree used;
-  ASSERT_THAT(used.Load(MakeTestOperator("gla_64", 300), 300, kNever), IsOk());
+  ASSERT_THAT(used.Load(other, 300, kNever), IsOk());
   ASSERT_THAT(used.CountAbove(1e-2, 1, kNever), IsOk());
   ASSERT_THAT(used.Load(matrix, kLength, kNever), IsOk());
 
@@ -215,8 +217,9 @@ TEST(InertiaTreeTest, TheSameInputGivesTheSameCountsAfterOtherWork) {
 }
 
 TEST(InertiaTreeTest, AHugeToleranceCountsNothing) {
+  const std::vector<double> matrix = MakeTestOperator("uniform", 20);
   InertiaTree tree;
-  ASSERT_THAT(tree.Load(MakeTestOperator("uniform", 20), 20, kNever), IsOk());
+  ASSERT_THAT(tree.Load(matrix, 20, kNever), IsOk());
 
   for (const double tau : {1e3, 1e200, std::numeric_limits<double>::infinity()}) {
     EXPECT_EQ(tree.CountAbove(tau, 1, kNever)->counts, std::vector<int32_t>(20, 0));
@@ -225,8 +228,9 @@ TEST(InertiaTreeTest, AHugeToleranceCountsNothing) {
 
 TEST(InertiaTreeTest, ACancelledRunStops) {
   constexpr int64_t kLength = 512;
+  const std::vector<double> matrix = MakeTestOperator("uniform", kLength);
   InertiaTree tree;
-  ASSERT_THAT(tree.Load(MakeTestOperator("uniform", kLength), kLength, kNever), IsOk());
+  ASSERT_THAT(tree.Load(matrix, kLength, kNever), IsOk());
   CancellationToken token;
   token.Cancel();
 

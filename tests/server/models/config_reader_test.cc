@@ -24,6 +24,34 @@ TEST(ConfigReaderTest, AMissingKeyAndAnExplicitNullGiveTheDefault) {
   EXPECT_FALSE(config.Has("head_dim"));
 }
 
+TEST(ConfigReaderTest, AnExplicitNullMaySayNone) {
+  const nlohmann::json json = Parse(R"({"sliding_window": null, "other": 7})");
+  const ConfigReader config(json);
+
+  EXPECT_EQ(*config.SizeOrNone("sliding_window", 4096), 0);
+  EXPECT_EQ(*config.SizeOrNone("absent", 4096), 4096);
+  EXPECT_EQ(*config.SizeOrNone("other", 4096), 7);
+  EXPECT_TRUE(config.IsNull("sliding_window"));
+  EXPECT_FALSE(config.IsNull("absent"));
+}
+
+TEST(ConfigReaderTest, AListOfChoicesIsCheckedEntryByEntry) {
+  const nlohmann::json json =
+      Parse(R"({"layer_types": ["full", "sliding"], "mixed": ["full", 3], "text": "full"})");
+  const ConfigReader config(json);
+
+  EXPECT_EQ(*config.Choices("layer_types", 2, {"sliding", "full"}),
+            (std::vector<std::string>{"full", "sliding"}));
+  EXPECT_THAT(config.Choices("layer_types", 3, {"sliding", "full"}),
+              StatusIs(StatusCode::kDataLoss, HasSubstr("layer_types has 2 entries; expected 3")));
+  EXPECT_THAT(config.Choices("layer_types", 2, {"sliding"}),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("entries sliding")));
+  for (const char* key : {"mixed", "text"}) {
+    EXPECT_THAT(config.Choices(key, 2, {"sliding", "full"}),
+                StatusIs(StatusCode::kDataLoss, HasSubstr("a list of strings")));
+  }
+}
+
 TEST(ConfigReaderTest, AMissingKeyWithoutADefaultIsDataLoss) {
   const nlohmann::json json = Parse("{}");
 
