@@ -20,6 +20,12 @@ void KeepBest(double& best, absl::FunctionRef<void()> work, double budget) {
   } while (Now() < end);
 }
 
+double BestSeconds(absl::FunctionRef<void()> work, double budget) {
+  double best = kNotYet;
+  for (int turn = 0; turn < 3; ++turn) KeepBest(best, work, budget / 3);
+  return best;
+}
+
 int Turns(int64_t length) {
   if (length <= 1024) return 3;
   return length <= 2048 ? 2 : 1;

@@ -19,6 +19,9 @@ inline constexpr double kNotYet = 1e300;
 // in turns, so that a busy machine slows all of them.
 void KeepBest(double& best, absl::FunctionRef<void()> work, double budget = 0.2);
 
+// Seconds of the fastest of several runs within `budget`.
+double BestSeconds(absl::FunctionRef<void()> work, double budget = 0.5);
+
 // How often contestants take turns at this length, where a turn takes long for itself.
 int Turns(int64_t length);
 
