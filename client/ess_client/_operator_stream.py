@@ -18,7 +18,7 @@ from ess_client._requests import (
     ranges_from_message,
 )
 from ess_client._stream import Progress
-from ess_client.errors import Internal
+from ess_client.errors import Internal, InvalidArgument
 from ess_client.measures import Measure, parse_measure
 from ess_client.models import state_size_from_message
 from ess_client.operators import Operator
@@ -69,7 +69,14 @@ def operator_requests(
     options: measures_pb2.MeasureOptions,
     positions: IndexSpec,
 ) -> Iterator[operators_pb2.ProfileOperatorsRequest]:
-    """The messages of one call, none above PIECE_BYTES by more than a header."""
+    """The messages of one call, none above PIECE_BYTES by more than a header.
+
+    What is wrong with the arguments is raised here, not while the messages are taken.
+    """
+    if not isinstance(operator, Operator):
+        raise InvalidArgument(
+            f"operator is {type(operator).__name__}; it is one of {', '.join(_CLASSES)}"
+        )
     arguments = operator.arguments()
     before = getattr(operator, "read", "after") == "before"
     declaration = operators_pb2.OperatorDeclaration(
@@ -85,6 +92,12 @@ def operator_requests(
         options=options,
         positions=index_message(positions, "positions"),
     )
+    return _messages(declaration, arguments)
+
+
+def _messages(
+    declaration: operators_pb2.OperatorDeclaration, arguments: Mapping[str, npt.NDArray[Any]]
+) -> Iterator[operators_pb2.ProfileOperatorsRequest]:
     yield operators_pb2.ProfileOperatorsRequest(declaration=declaration)
     for index, array in enumerate(arguments.values()):
         flat = array.reshape(-1)

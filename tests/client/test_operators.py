@@ -87,6 +87,22 @@ def test_a_wrong_argument_is_refused_naming_it(make: Any, reason: str) -> None:
         make()
 
 
+@pytest.mark.parametrize(
+    ("operator", "options", "reason"),
+    [
+        (np.eye(4), {}, "operator is ndarray; it is one of DenseOperator, "),
+        (DenseOperator(np.eye(4)), {"positions": "a-b"}, "positions"),
+    ],
+)
+def test_what_is_wrong_is_said_before_a_message_is_sent(
+    client: Client, server: ReplayServer, operator: Any, options: Any, reason: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=reason):
+        client.profile_operators(operator, **options)
+
+    assert server.requests == []
+
+
 def test_arguments_are_sent_unexpanded_in_pieces_that_fit_a_message(
     client: Client, server: ReplayServer
 ) -> None:
