@@ -56,6 +56,8 @@ class ChannelSpectra {
   ChannelSpectra& operator=(const ChannelSpectra&) = delete;
 
   int64_t lanes() const { return group_.lanes(); }
+  // Of the scratch that is kept from one call to the next; answers come on top.
+  int64_t memory_bytes() const;
 
   // Takes channels [channel, channel + lanes()); those from D on are empty. The recurrence stays as
   // it is until the next Load. REQUIRES: 1 <= N <= 32, L >= 1, finite numbers. Scale does not
@@ -108,6 +110,7 @@ class ChannelSpectra {
   LaneMemory core_;
   LaneMemory values_;      // [8]
   LaneMemory thresholds_;  // [1]
+  LaneMemory squares_;     // The bidiagonal form of core_.
 };
 
 }  // namespace ess::linalg
