@@ -44,7 +44,7 @@ struct ChannelAnswers {
 // cheapest. A channel's answers depend neither on the channels beside it nor on other calls.
 // docs/ess.md tells the method.
 //
-// Scratch: `scratch_bytes` and less than 1 MiB more, whatever the number of channels. When L is too
+// Scratch: `scratch_bytes` and less than 6 MiB more, whatever the number of channels. When L is too
 // long for that (L > 16000 for N = 16 and 8 lanes), every call reads the recurrence twice.
 // Thread-compatible.
 class ChannelSpectra {

@@ -4,9 +4,9 @@
 
 namespace ess::linalg {
 
-LaneMemory::LaneMemory(int64_t size)
-    : size_(size), numbers_(hwy::AllocateAligned<double>(static_cast<size_t>(size))) {
-  std::fill_n(numbers_.get(), size, 0.0);
+LaneMemory::LaneMemory(int64_t size) {
+  numbers_.Reserve(size);
+  std::fill_n(numbers_.data(), size, 0.0);
 }
 
 int64_t BytesOf(std::initializer_list<const LaneMemory*> memories) {

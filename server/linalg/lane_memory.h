@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <initializer_list>
 
-#include "hwy/aligned_allocator.h"
+#include "server/linalg/number_buffer.h"
 
 namespace ess::linalg {
 
@@ -14,13 +14,12 @@ class LaneMemory {
   LaneMemory() = default;
   explicit LaneMemory(int64_t size);
 
-  double* get() const { return numbers_.get(); }
-  double& operator[](int64_t index) const { return numbers_[index]; }
-  int64_t bytes() const { return size_ * static_cast<int64_t>(sizeof(double)); }
+  double* get() const { return numbers_.data(); }
+  double& operator[](int64_t index) const { return numbers_.data()[index]; }
+  int64_t bytes() const { return numbers_.capacity() * static_cast<int64_t>(sizeof(double)); }
 
  private:
-  int64_t size_ = 0;
-  hwy::AlignedFreeUniquePtr<double[]> numbers_;
+  NumberBuffer numbers_;
 };
 
 int64_t BytesOf(std::initializer_list<const LaneMemory*> memories);
