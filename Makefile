@@ -57,7 +57,7 @@ lint: setup
 test-asan: setup
 	@cmake --preset asan >/dev/null
 	@cmake --build --preset asan -j $(JOBS)
-	@ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 ctest --test-dir build/asan --output-on-failure
+	@ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 ctest --test-dir build/asan --output-on-failure -j $(JOBS)
 
 test-tsan: setup
 	@cmake --preset tsan >/dev/null

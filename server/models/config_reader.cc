@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "fmt/format.h"
 #include "fmt/ranges.h"
@@ -21,6 +22,11 @@ bool InRange(double value, double minimum, double maximum) {
 const nlohmann::json* ConfigReader::Find(std::string_view key) const {
   const auto entry = object_->find(key);
   return entry == object_->end() || entry->is_null() ? nullptr : &*entry;
+}
+
+bool ConfigReader::IsNull(std::string_view key) const {
+  const auto entry = object_->find(key);
+  return entry != object_->end() && entry->is_null();
 }
 
 std::string ConfigReader::Name(std::string_view key) const {
@@ -68,6 +74,12 @@ absl::StatusOr<int64_t> ConfigReader::Size(std::string_view key,
     return Unsupported(key, fmt::format("1 to {}", kMaxConfigSize));
   }
   return value->get<int64_t>();
+}
+
+absl::StatusOr<int64_t> ConfigReader::SizeOrNone(std::string_view key,
+                                                 int64_t default_value) const {
+  if (IsNull(key)) return 0;
+  return Size(key, default_value);
 }
 
 absl::StatusOr<int64_t> ConfigReader::Size(std::string_view key, std::string_view alias,
@@ -129,26 +141,84 @@ absl::StatusOr<std::string> ConfigReader::Choice(std::string_view key,
   return value;
 }
 
-absl::StatusOr<std::vector<double>> ConfigReader::Numbers(std::string_view key, int64_t count,
-                                                          double minimum, double maximum) const {
+absl::StatusOr<const nlohmann::json*> ConfigReader::List(std::string_view key, int64_t count,
+                                                         bool (nlohmann::json::*is_right)() const,
+                                                         std::string_view expected) const {
   const nlohmann::json* value = Find(key);
   if (value == nullptr) return Missing(key);
-  const bool is_list_of_numbers = value->is_array() && std::all_of(value->begin(), value->end(),
-                                                                   [](const nlohmann::json& entry) {
-                                                                     return entry.is_number();
-                                                                   });
-  if (!is_list_of_numbers) return WrongType(key, "a list of numbers");
+  const auto right = [is_right](const nlohmann::json& entry) { return (entry.*is_right)(); };
+  if (!value->is_array() || !std::all_of(value->begin(), value->end(), right)) {
+    return WrongType(key, expected);
+  }
   if (static_cast<int64_t>(value->size()) != count) {
     return ConfigContradiction(
         fmt::format("{} has {} entries; expected {}", Name(key), value->size(), count));
   }
-  auto numbers = value->get<std::vector<double>>();
+  return value;
+}
+
+absl::StatusOr<std::vector<std::string>> ConfigReader::Choices(
+    std::string_view key, int64_t count, const std::vector<std::string>& supported) const {
+  ESS_ASSIGN_OR_RETURN(const nlohmann::json* const list,
+                       List(key, count, &nlohmann::json::is_string, "a list of strings"));
+  auto choices = list->get<std::vector<std::string>>();
+  for (const std::string& choice : choices) {
+    if (std::find(supported.begin(), supported.end(), choice) == supported.end()) {
+      return Unsupported(key, fmt::format("entries {}", fmt::join(supported, ", ")));
+    }
+  }
+  return choices;
+}
+
+absl::StatusOr<std::vector<int64_t>> ConfigReader::Indices(std::string_view key,
+                                                           int64_t count) const {
+  std::vector<int64_t> indices;
+  const nlohmann::json* value = Find(key);
+  if (value == nullptr) return indices;
+  if (!value->is_array()) return WrongType(key, "a list of integers");
+  for (const nlohmann::json& entry : *value) {
+    if (!entry.is_number_integer()) return WrongType(key, "a list of integers");
+    if (!InRange(entry.get<double>(), 0, static_cast<double>(count - 1))) {
+      return Unsupported(key, fmt::format("entries from 0 to {}", count - 1));
+    }
+    indices.push_back(entry.get<int64_t>());
+  }
+  return indices;
+}
+
+absl::StatusOr<std::vector<double>> ConfigReader::Numbers(std::string_view key, int64_t count,
+                                                          double minimum, double maximum) const {
+  ESS_ASSIGN_OR_RETURN(const nlohmann::json* const list,
+                       List(key, count, &nlohmann::json::is_number, "a list of numbers"));
+  auto numbers = list->get<std::vector<double>>();
   for (const double number : numbers) {
     if (!InRange(number, minimum, maximum)) {
       return Unsupported(key, fmt::format("entries from {} to {}", minimum, maximum));
     }
   }
   return numbers;
+}
+
+absl::StatusOr<std::pair<double, double>> ConfigReader::Bounds(std::string_view key) const {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  const nlohmann::json* value = Find(key);
+  if (value == nullptr) return std::pair(-kInfinity, kInfinity);
+  std::vector<double> bounds;
+  for (const nlohmann::json& entry : *value) {
+    const nlohmann::json& written =
+        entry.is_object() && entry.contains("__float__") ? entry["__float__"] : entry;
+    if (written.is_number()) {
+      bounds.push_back(written.get<double>());
+    } else if (written == "Infinity") {
+      bounds.push_back(kInfinity);
+    } else if (written == "-Infinity") {
+      bounds.push_back(-kInfinity);
+    }
+  }
+  if (!value->is_array() || value->size() != 2 || bounds.size() != 2 || bounds[0] > bounds[1]) {
+    return WrongType(key, "a list of a lower and an upper bound");
+  }
+  return std::pair(bounds[0], bounds[1]);
 }
 
 absl::StatusOr<std::optional<ConfigReader>> ConfigReader::Object(std::string_view key) const {

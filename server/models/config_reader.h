@@ -1,6 +1,7 @@
 // Typed, checked access to config.json.
 //
-// An explicit null counts as absent everywhere: released files write null for "the default".
+// An explicit null counts as absent, but where a method says otherwise: released files write null
+// for "the default".
 #pragma once
 
 #include <cstdint>
@@ -8,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -34,11 +36,17 @@ class ConfigReader {
   // Present and not null.
   bool Has(std::string_view key) const { return Find(key) != nullptr; }
 
+  // Present, and null.
+  bool IsNull(std::string_view key) const;
+
   // Whether the object has no keys.
   bool empty() const { return object_->empty(); }
 
   // An integer in [1, kMaxConfigSize].
   absl::StatusOr<int64_t> Size(std::string_view key, std::optional<int64_t> default_value) const;
+
+  // The same, or 0 where the file says null.
+  absl::StatusOr<int64_t> SizeOrNone(std::string_view key, int64_t default_value) const;
 
   // The same under either of two names; both present with different values: kDataLoss.
   absl::StatusOr<int64_t> Size(std::string_view key, std::string_view alias,
@@ -57,9 +65,20 @@ class ConfigReader {
   absl::StatusOr<std::string> Choice(std::string_view key, std::optional<std::string> default_value,
                                      const std::vector<std::string>& supported) const;
 
+  // `count` strings, each one of `supported`.
+  absl::StatusOr<std::vector<std::string>> Choices(std::string_view key, int64_t count,
+                                                   const std::vector<std::string>& supported) const;
+
+  // Any number of integers in [0, count). Absent: none.
+  absl::StatusOr<std::vector<int64_t>> Indices(std::string_view key, int64_t count) const;
+
   // `count` numbers in [minimum, maximum].
   absl::StatusOr<std::vector<double>> Numbers(std::string_view key, int64_t count, double minimum,
                                               double maximum) const;
+
+  // [low, high] with low <= high; either may be an infinity, which Python writes as a bare word and
+  // transformers 5 as {"__float__": "Infinity"}. Absent: both infinite.
+  absl::StatusOr<std::pair<double, double>> Bounds(std::string_view key) const;
 
   // Absent: nullopt.
   absl::StatusOr<std::optional<ConfigReader>> Object(std::string_view key) const;
@@ -75,6 +94,10 @@ class ConfigReader {
 
  private:
   const nlohmann::json* Find(std::string_view key) const;
+  // A list of `count` entries of one JSON type.
+  absl::StatusOr<const nlohmann::json*> List(std::string_view key, int64_t count,
+                                             bool (nlohmann::json::*is_right)() const,
+                                             std::string_view expected) const;
   absl::Status Missing(std::string_view key) const;
   absl::Status WrongType(std::string_view key, std::string_view expected) const;
   std::string ShownValue(std::string_view key) const;

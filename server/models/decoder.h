@@ -13,8 +13,9 @@ namespace ess::models {
 
 // One prompt between two layers.
 struct PromptState {
-  at::Tensor hidden;   // [L, D]
-  RotaryTable rotary;  // Empty where the architecture rotates nothing.
+  at::Tensor hidden;          // [L, D]
+  RotaryTable rotary;         // Empty where the architecture rotates nothing.
+  RotaryTable window_rotary;  // Of layers with a sliding window, where the architecture has them.
 };
 
 // Immutable. Methods see one prompt at a time, so its arithmetic cannot depend on the batch. They

@@ -13,15 +13,22 @@ ModelDescription DescribeModel(const std::string& architecture, const std::strin
   return description;
 }
 
-std::vector<Mixer> AttentionMixers(int64_t layer_count, int64_t head_count, int64_t head_dim) {
+std::vector<int64_t> FullAttention(int64_t layer_count) {
+  return std::vector<int64_t>(static_cast<size_t>(layer_count), 0);
+}
+
+std::vector<Mixer> AttentionMixers(const std::vector<int64_t>& windows, int64_t head_count,
+                                   int64_t head_dim) {
   std::vector<Mixer> mixers;
-  for (int64_t layer = 0; layer < layer_count; ++layer) {
+  for (const int64_t window : windows) {
+    const int64_t layer = static_cast<int64_t>(mixers.size());
     mixers.push_back({.name = MixerName(layer),
                       .layer_index = layer,
-                      .operator_class = "DenseOperator",
+                      .operator_class = window > 0 ? "BandedOperator" : "DenseOperator",
                       .head_count = head_count,
                       .channels = {head_dim},
-                      .state_size = operators::StateSize::Growing()});
+                      .state_size = window > 0 ? operators::StateSize::GrowingUpTo(window - 1)
+                                               : operators::StateSize::Growing()});
   }
   return mixers;
 }

@@ -14,7 +14,12 @@ namespace ess::models {
 ModelDescription DescribeModel(const std::string& architecture, const std::string& device,
                                const TensorTotals& totals);
 
-// One mixer of full attention in each layer, of `head_count` heads with `head_dim` channels each.
-std::vector<Mixer> AttentionMixers(int64_t layer_count, int64_t head_count, int64_t head_dim);
+// Windows of layers that see everything.
+std::vector<int64_t> FullAttention(int64_t layer_count);
+
+// One mixer of attention in each layer, of `head_count` heads with `head_dim` channels each.
+// `windows`: by layer, how many positions a position sees, itself included; 0: all before it.
+std::vector<Mixer> AttentionMixers(const std::vector<int64_t>& windows, int64_t head_count,
+                                   int64_t head_dim);
 
 }  // namespace ess::models

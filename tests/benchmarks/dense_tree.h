@@ -6,8 +6,8 @@
 
 namespace ess::benchmarks {
 
-// Random attention, one tolerance, every position, L = 256 ... 4096, one thread: the tree alone, a
-// further tolerance, the whole engine, the prototype, SVD at every position. Then memory, threads.
+// Random attention, every position, one thread: the tree of one tolerance, a further tolerance, the
+// prototype.
 void RunDenseTree(const Settings& settings, Limits& limits);
 
 }  // namespace ess::benchmarks

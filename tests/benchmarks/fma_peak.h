@@ -1,9 +1,12 @@
-// What one core of this machine can do at most: the yardstick of the benchmark tables.
+// What this machine can do at most: the yardstick of the benchmark tables.
 #pragma once
+
+#include "server/base/worker_pool.h"
 
 namespace ess {
 
-// Float64 multiply-adds on registers alone, in GFLOP/s, on the calling thread. Takes 0.2 s.
-double MeasureFmaPeak();
+// Float64 multiply-adds on registers alone, in GFLOP/s, of all threads of the pool at once. Takes
+// 0.3 s.
+double MeasureFmaPeak(WorkerPool& pool);
 
 }  // namespace ess

@@ -10,6 +10,8 @@ namespace {
 
 // As many digits as the comparison needs to be followed.
 std::string Number(double value, const std::string& unit) {
+  if (value == 0) return "0" + unit;
+  if (std::abs(value) < 0.005) return fmt::format("{:.0e}{}", value, unit);
   return fmt::format("{:.{}f}{}", value, std::abs(value) < 20 ? 2 : 0, unit);
 }
 
@@ -32,9 +34,9 @@ void Limits::NotMeasured(const std::string& name, const std::string& reason) {
 }
 
 void Limits::Print() const {
-  std::cout << fmt::format("{:<62} {:>12} {:>12}\n", "limit", "asked", "measured");
+  std::cout << fmt::format("{:<66} {:>12} {:>12}\n", "limit", "asked", "measured");
   for (const Line& line : lines_) {
-    std::cout << fmt::format("{:<62} {:>12} {:>12}  {}\n", line.name, line.asked, line.measured,
+    std::cout << fmt::format("{:<66} {:>12} {:>12}  {}\n", line.name, line.asked, line.measured,
                              line.verdict);
   }
   std::cout << std::flush;

@@ -11,15 +11,24 @@ double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-double BestSeconds(absl::FunctionRef<void()> work, double budget) {
-  double best = 1e300;
+void KeepBest(double& best, absl::FunctionRef<void()> work, double budget) {
   const double end = Now() + budget;
-  for (int run = 0; run < 3 || Now() < end; ++run) {
+  do {
     const double start = Now();
     work();
     best = std::min(best, Now() - start);
-  }
+  } while (Now() < end);
+}
+
+double BestSeconds(absl::FunctionRef<void()> work, double budget) {
+  double best = kNotYet;
+  for (int turn = 0; turn < 3; ++turn) KeepBest(best, work, budget / 3);
   return best;
+}
+
+int Turns(int64_t length) {
+  if (length <= 1024) return 3;
+  return length <= 2048 ? 2 : 1;
 }
 
 void ExitUnlessOk(const absl::Status& status) {

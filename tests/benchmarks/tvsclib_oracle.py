@@ -4,14 +4,11 @@ tvsclib (https://github.com/MatthiasKi/tvsclib) is a library for time-varying sy
 this repository. To run it, clone it beside, install numpy and scipy, and put its folder on
 PYTHONPATH. Without it, this says so and exits with 0.
 
-    tvsclib_oracle.py [--lengths 256,512]   times its ranks of all blocks of random attention
-    tvsclib_oracle.py --table               prints the numbers of tvsclib_oracle_test.cc
+Prints the numbers of tvsclib_oracle_test.cc. paper_loop_benchmark.py times it.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
 from collections.abc import Callable
 
 TOLERANCES = (0.5, 0.1, 0.001)
@@ -94,51 +91,13 @@ def print_table() -> None:
         print(f"  entropies: {', '.join(f'{float(e):.12g}' for e in entropies)}")
 
 
-def print_times(lengths: list[int]) -> None:
-    import numpy as np
-    from tvsclib.identification import identify_causal
-    from tvsclib.math import extract_sigmas
-
-    print("tvsclib, all Hankel blocks of random attention, seconds")
-    print(f"{'L':>5} {'singular values':>16} {'realization':>12}  mean rank at 0.001")
-    for length in lengths:
-        generator = np.random.default_rng(length)
-        logits = generator.normal(size=(length, 64)) @ generator.normal(size=(64, length)) / 8
-        matrix = np.tril(np.exp(logits))
-        matrix /= matrix.sum(axis=1, keepdims=True)
-        ones = [1] * length
-        start = time.perf_counter()
-        causal, _ = extract_sigmas(matrix, ones, ones)
-        values_seconds = time.perf_counter() - start
-        start = time.perf_counter()
-        system, _ = identify_causal(matrix, ones, ones, 0.001, compute_sigmas=True)
-        system_seconds = time.perf_counter() - start
-        ranks = system.dims_state[1:length]
-        assert ranks == [int((sigma > 0.001).sum()) for sigma in causal]
-        print(
-            f"{length:5d} {values_seconds:16.3f} {system_seconds:12.3f}  "
-            f"{sum(ranks) / len(ranks):.1f}",
-            flush=True,
-        )
-    print("singular values: tvsclib computes the causal and the anticausal blocks, always both")
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--lengths", default="128,256")
-    parser.add_argument("--table", action="store_true")
-    arguments = parser.parse_args()
     try:
         import tvsclib.identification  # noqa: F401
     except ImportError as error:
         print(f"tvsclib cannot be run here: {error}")
         return
-    if arguments.table:
-        print_table()
-    else:
-        print_times([int(length) for length in arguments.lengths.split(",")])
+    print_table()
 
 
 if __name__ == "__main__":

@@ -207,6 +207,21 @@ TEST_P(ArchitectureContractTest, OperatorsOfEveryMixerPromptAndHeadArriveInOrder
   }));
 }
 
+TEST_P(ArchitectureContractTest, TheDescriptionNamesClassAndStateOfTheOperatorsThatArrive) {
+  RecordingSink sink;
+  ASSERT_THAT(model_->Forward(kPrompts, sink, CancellationToken(), /*logits=*/nullptr), IsOk());
+
+  for (size_t call = 0; call < sink.calls.size(); ++call) {
+    const operators::OperatorKey& key = sink.calls[call];
+    const Mixer& mixer = model_->description().mixers[static_cast<size_t>(key.mixer)];
+    EXPECT_EQ(sink.classes[call], mixer.operator_class);
+    const int64_t length = static_cast<int64_t>(kPrompts[static_cast<size_t>(key.prompt)].size());
+    for (int64_t i = 0; i < length; ++i) {
+      EXPECT_EQ(sink.state_sizes[call].At(i), mixer.state_size.At(i)) << mixer.name << " at " << i;
+    }
+  }
+}
+
 TEST_P(ArchitectureContractTest, OperatorsAreCausalAndFinite) {
   RecordingSink sink;
   ASSERT_THAT(model_->Forward(kPrompts, sink, CancellationToken(), /*logits=*/nullptr), IsOk());

@@ -13,19 +13,23 @@
 
 namespace ess::testing {
 
-// Matrices are normal with a variance that keeps activations near one; vectors are near one.
-// Remembers what was taken. The same seed and order of names give the same weights.
+// Matrices are normal with a variance that keeps activations near one; vectors are near a half,
+// which suits norms that add 1 to them too. Remembers what was taken. The same seed and order of
+// names give the same weights.
 class RandomTensors final : public models::TensorSource {
  public:
   explicit RandomTensors(uint64_t seed)
       : generator_(at::make_generator<at::CPUGeneratorImpl>(seed)) {}
 
-  bool Has(std::string_view name) const override { return name != "lm_head.weight"; }
+  // Everything but an output head: it is the embedding.
+  bool Has(std::string_view name) const override {
+    return name != "lm_head.weight" && name != "embed_out.weight";
+  }
 
   absl::StatusOr<at::Tensor> Take(std::string_view name, at::IntArrayRef shape) override {
     at::Tensor tensor = at::randn(shape, generator_, at::kFloat);
     if (shape.size() == 1) {
-      tensor.mul_(0.1).add_(1);
+      tensor.mul_(0.1).add_(0.5);
     } else {
       tensor.mul_(1.5 / std::sqrt(static_cast<double>(shape.back())));
     }

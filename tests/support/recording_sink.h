@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -25,6 +26,8 @@ class RecordingSink final : public operators::OperatorSink {
   absl::Status Accept(const operators::OperatorKey& key,
                       const operators::SequenceOperator& op) override {
     calls.push_back(key);
+    classes.emplace_back(op.class_name());
+    state_sizes.push_back(op.state_size());
     for (int64_t head = 0; head < op.head_count(); ++head) {
       std::vector<double>& dense = heads[{key.mixer, key.prompt, key.first_head + head}];
       dense.resize(static_cast<size_t>(op.length() * op.length()));
@@ -37,6 +40,8 @@ class RecordingSink final : public operators::OperatorSink {
   std::function<absl::Status(const operators::OperatorKey&)> on_accept;
 
   std::vector<operators::OperatorKey> calls;
+  std::vector<std::string> classes;               // Of each call.
+  std::vector<operators::StateSize> state_sizes;  // Of each call.
   std::map<HeadKey, std::vector<double>> heads;
 };
 

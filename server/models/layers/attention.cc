@@ -4,7 +4,9 @@
 
 #include <algorithm>
 
+#include "server/base/log.h"
 #include "server/base/status_macros.h"
+#include "server/operators/banded_operator.h"
 #include "server/operators/dense_operator.h"
 #include "server/operators/state_size.h"
 
@@ -37,7 +39,13 @@ at::Tensor AttentionMaps(const AttentionInputs& inputs, const HeadGroup& group,
                          AttentionScratch& scratch) {
   const int64_t length = inputs.queries.size(1);
   at::Tensor maps = scratch.Maps(group.count, length, inputs.queries);
-  maps.copy_(scratch.CausalMask(length, inputs.queries).expand_as(maps));
+  const at::Tensor mask = scratch.CausalMask(length, inputs.window, inputs.queries).expand_as(maps);
+  const bool capped = inputs.soft_cap > 0;
+  if (!capped) maps.copy_(mask);
+  if (inputs.key_bias.defined()) {
+    ESS_CHECK(!capped);
+    maps.add_(inputs.key_bias.narrow(0, group.first, group.count).unsqueeze(1));
+  }
   // The query heads that share a key head are rows of one product: [shared, rows, d].
   const int64_t rows = group.count / group.shared_count * length;
   const at::Tensor queries = inputs.queries.narrow(0, group.first, group.count)
@@ -45,12 +53,31 @@ at::Tensor AttentionMaps(const AttentionInputs& inputs, const HeadGroup& group,
   const at::Tensor keys = inputs.keys.narrow(0, group.first_shared, group.shared_count);
   // mask + scale Q K^T: [shared, rows, d] @ [shared, d, L] => [shared, rows, L]
   maps.view({group.shared_count, rows, length})
-      .baddbmm_(queries, keys.transpose(1, 2), /*beta=*/1, inputs.scale);
+      .baddbmm_(queries, keys.transpose(1, 2), /*beta=*/capped ? 0 : 1, inputs.scale);
+  if (capped) maps.div_(inputs.soft_cap).tanh_().mul_(inputs.soft_cap).add_(mask);
   if (maps.scalar_type() != at::kFloat) {
     return at::softmax(maps, -1, at::kFloat).to(maps.scalar_type());
   }
   at::_softmax_out(maps, maps, -1, /*half_to_float=*/false);
   return maps;
+}
+
+// The entries within the window, band[h, i, d] = maps[h, i, i - d]: [H, L, W].
+at::Tensor BandOf(const at::Tensor& maps, int64_t window) {
+  const at::Tensor rows = at::arange(maps.size(1), maps.options().dtype(at::kLong)).unsqueeze(1);
+  const at::Tensor back = at::arange(window, rows.options()).unsqueeze(0);
+  const at::Tensor columns = rows.sub(back).clamp_min_(0);  // What lies before 0 is not read.
+  return maps.gather(2, columns.expand({maps.size(0), -1, -1}));
+}
+
+absl::Status Capture(const at::Tensor& maps, const HeadGroup& group, int64_t window, int64_t mixer,
+                     ForwardPass& pass) {
+  if (window == 0) {
+    const operators::DenseOperator op(maps, operators::StateSize::Growing());
+    return pass.Accept(mixer, group.first, op);
+  }
+  const operators::BandedOperator op(BandOf(maps, std::min(window, maps.size(1))));
+  return pass.Accept(mixer, group.first, op);
 }
 
 }  // namespace
@@ -70,8 +97,7 @@ absl::StatusOr<at::Tensor> CausalAttention(const AttentionInputs& inputs, int64_
     const HeadGroup group = NextHeadGroup(first, head_count, heads_per_shared, length);
     const at::Tensor maps = AttentionMaps(inputs, group, pass.attention_scratch());
     if (pass.Wants(mixer)) {
-      const operators::DenseOperator op(maps, operators::StateSize::Growing());
-      ESS_RETURN_IF_ERROR(pass.Accept(mixer, first, op));
+      ESS_RETURN_IF_ERROR(Capture(maps, group, inputs.window, mixer, pass));
     }
     if (mixed.defined()) {
       // [shared, rows, L] @ [shared, L, d] => [count, L, d]

@@ -19,15 +19,20 @@ struct AttentionInputs {
   at::Tensor keys;     // [G, L, d]
   at::Tensor values;   // [G, L, d]
   double scale = 1;
+  at::Tensor key_bias;  // [H, L], added to the scaled scores of each key; undefined: none.
+  double soft_cap = 0;  // Scores z become soft_cap tanh(z / soft_cap); 0: they stay.
+  int64_t window = 0;   // A position sees itself and the window - 1 before it; 0: all before it.
 };
 
-// T = row softmax(scale Q K^T, masked above the diagonal), in float32; y = T V.
+// T = row softmax(scale Q K^T, capped and masked), in float32; y = T V. With a window T is a
+// BandedOperator, else a DenseOperator.
 //
 // Hands the maps to `pass` as operators of `mixer` when they are wanted, in groups of heads whose
 // maps stay within kMaxMapBytes (one head at least), and looks at the cancellation before each.
 // Returns [L, H d], heads in order; an undefined tensor when the pass ends after this mixer.
 // Errors: those of the sink; kCancelled, kDeadlineExceeded.
-// Cost: 4 H L^2 d operations; memory: one group's maps and an [L, L] mask.
+// Cost: 4 H L^2 d operations; memory: one group's maps and an [L, L] mask for
+// each window.
 absl::StatusOr<at::Tensor> CausalAttention(const AttentionInputs& inputs, int64_t mixer,
                                            ForwardPass& pass);
 

@@ -6,12 +6,17 @@
 
 namespace ess::models {
 
-const at::Tensor& AttentionScratch::CausalMask(int64_t length, const at::Tensor& like) {
-  if (!mask_.defined() || mask_.size(0) != length) {
-    mask_ = at::full({length, length}, -std::numeric_limits<double>::infinity(), like.options())
-                .triu_(1);
+const at::Tensor& AttentionScratch::CausalMask(int64_t length, int64_t window,
+                                               const at::Tensor& like) {
+  if (!masks_.empty() && masks_.begin()->second.size(0) != length) masks_.clear();
+  at::Tensor& mask = masks_[window];
+  if (!mask.defined()) {
+    const at::Tensor hidden =
+        at::full({length, length}, -std::numeric_limits<double>::infinity(), like.options());
+    mask = hidden.triu(1);
+    if (window > 0 && window < length) mask.add_(hidden.tril(-window));
   }
-  return mask_;
+  return mask;
 }
 
 at::Tensor AttentionScratch::Maps(int64_t heads, int64_t length, const at::Tensor& like) {

@@ -13,6 +13,11 @@ void Linear::AddToInPlace(at::Tensor& residual, const at::Tensor& x) const {
   if (bias.defined()) residual.add_(bias);
 }
 
+Linear Linear::Rows(int64_t first, int64_t count) const {
+  return {.weight = weight.narrow(0, first, count),
+          .bias = bias.defined() ? bias.narrow(0, first, count) : bias};
+}
+
 absl::StatusOr<Linear> TakeLinear(TensorSource& source, const std::string& name, int64_t outputs,
                                   int64_t inputs, bool bias, LinearLayout layout) {
   Linear linear;
@@ -26,6 +31,12 @@ absl::StatusOr<Linear> TakeLinear(TensorSource& source, const std::string& name,
     ESS_ASSIGN_OR_RETURN(linear.bias, source.Take(name + ".bias", {outputs}));
   }
   return linear;
+}
+
+absl::StatusOr<Linear> TakeHead(TensorSource& source, const std::string& name,
+                                const at::Tensor& embedding) {
+  if (!source.Has(name + ".weight")) return Linear{.weight = embedding, .bias = {}};
+  return TakeLinear(source, name, embedding.size(0), embedding.size(1), /*bias=*/false);
 }
 
 }  // namespace ess::models

@@ -19,6 +19,9 @@ struct Linear {
   // x [L, inputs] => [L, outputs].
   at::Tensor operator()(const at::Tensor& x) const;
 
+  // The projection to outputs [first, first + count) alone; shares the weights.
+  Linear Rows(int64_t first, int64_t count) const;
+
   // residual [L, outputs] += x W^T + b, without a temporary for the product.
   void AddToInPlace(at::Tensor& residual, const at::Tensor& x) const;
 };
@@ -33,5 +36,10 @@ enum class LinearLayout {
 absl::StatusOr<Linear> TakeLinear(TensorSource& source, const std::string& name, int64_t outputs,
                                   int64_t inputs, bool bias,
                                   LinearLayout layout = LinearLayout::kOutputsByInputs);
+
+// The output head: "NAME.weight" of the embedding's shape, or the embedding itself where the
+// checkpoint has none, whatever tie_word_embeddings says. No bias.
+absl::StatusOr<Linear> TakeHead(TensorSource& source, const std::string& name,
+                                const at::Tensor& embedding);
 
 }  // namespace ess::models

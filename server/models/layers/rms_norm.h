@@ -11,17 +11,26 @@
 
 namespace ess::models {
 
-// Normalises in float32, goes back to x's dtype, then scales, as transformers' LlamaRMSNorm does.
-struct RmsNorm {
-  at::Tensor weight;  // [D]
-  double epsilon = 0;
+// When the weight multiplies, and how it is stored.
+enum class RmsNormKind {
+  kLlama,  // Normalises in float32, goes back to x's dtype, then scales.
+  kGemma,  // Scales by 1 + stored weight in float32, then goes back.
+};
 
-  // x [L, D] => [L, D].
+struct RmsNorm {
+  at::Tensor weight;  // [D]; float32 and 1 already added for kGemma.
+  double epsilon = 0;
+  RmsNormKind kind = RmsNormKind::kLlama;
+
+  // x [..., D] => [..., D].
   at::Tensor operator()(const at::Tensor& x) const;
 };
 
+// x / sqrt(mean(x^2) + epsilon) over the last axis, in float32, back in x's dtype.
+at::Tensor WeightlessRmsNorm(const at::Tensor& x, double epsilon);
+
 // Takes "NAME.weight". Errors: those of TensorSource::Take.
 absl::StatusOr<RmsNorm> TakeRmsNorm(TensorSource& source, const std::string& name, int64_t width,
-                                    double epsilon);
+                                    double epsilon, RmsNormKind kind = RmsNormKind::kLlama);
 
 }  // namespace ess::models

@@ -14,7 +14,7 @@ RotaryTable MakeRotaryTable(const RotaryScaling& scaling, int64_t length, const 
 }
 
 at::Tensor RotateHeads(const at::Tensor& x, const RotaryTable& table) {
-  const int64_t half = x.size(2) / 2;
+  const int64_t half = table.cos.size(2);
   const at::Tensor first = x.narrow(2, 0, half);
   const at::Tensor second = x.narrow(2, half, half);
   at::Tensor rotated = at::empty({x.size(1), x.size(0), x.size(2)}, x.options());  // [H, L, d]
@@ -23,6 +23,8 @@ at::Tensor RotateHeads(const at::Tensor& x, const RotaryTable& table) {
   at::Tensor second_out = by_position.narrow(2, half, half);
   at::mul_out(first_out, first, table.cos).addcmul_(second, table.sin, -1);
   at::mul_out(second_out, second, table.cos).addcmul_(first, table.sin);
+  const int64_t rest = x.size(2) - 2 * half;
+  if (rest > 0) by_position.narrow(2, 2 * half, rest).copy_(x.narrow(2, 2 * half, rest));
   return rotated;
 }
 

@@ -11,14 +11,15 @@ namespace ess::models {
 
 // Angles of every position of a prompt.
 struct RotaryTable {
-  at::Tensor cos;  // [L, 1, head_dim / 2]
-  at::Tensor sin;  // [L, 1, head_dim / 2]
+  at::Tensor cos;  // [L, 1, pairs]
+  at::Tensor sin;  // [L, 1, pairs]
 };
 
 // The angles are computed in float32, then rounded to the dtype of `like`, on its device.
 RotaryTable MakeRotaryTable(const RotaryScaling& scaling, int64_t length, const at::Tensor& like);
 
-// Rotates pairs (m, m + head_dim / 2): x [L, H, head_dim] => contiguous [H, L, head_dim].
+// Rotates pairs (m, m + pairs) of the first 2 pairs dimensions, as many as the table has; the rest
+// passes through. x [L, H, head_dim] => contiguous [H, L, head_dim].
 at::Tensor RotateHeads(const at::Tensor& x, const RotaryTable& table);
 
 }  // namespace ess::models

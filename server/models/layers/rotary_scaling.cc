@@ -15,6 +15,7 @@ namespace {
 
 using Kind = RotaryScaling::Kind;
 
+constexpr std::string_view kFullAttention = "full_attention";
 constexpr double kMaxFactor = 1e6;
 constexpr double kMaxTheta = 1e15;
 
@@ -46,13 +47,14 @@ absl::StatusOr<Kind> ReadKind(const ConfigReader& parameters) {
 }
 
 // The object that holds the parameters, whichever of the spellings the file uses.
-absl::StatusOr<std::optional<ConfigReader>> FindParameters(const ConfigReader& config) {
+absl::StatusOr<std::optional<ConfigReader>> FindParameters(const ConfigReader& config,
+                                                           std::string_view layer_type) {
   for (const std::string_view key : {"rope_scaling", "rope_parameters"}) {
     ESS_ASSIGN_OR_RETURN(const std::optional<ConfigReader> parameters, config.Object(key));
     if (!parameters.has_value() || parameters->empty()) continue;
-    ESS_ASSIGN_OR_RETURN(const std::optional<ConfigReader> full_attention,
-                         parameters->Object("full_attention"));
-    return full_attention.has_value() ? full_attention : parameters;
+    ESS_ASSIGN_OR_RETURN(const std::optional<ConfigReader> of_type, parameters->Object(layer_type));
+    if (of_type.has_value()) return of_type;
+    if (layer_type == kFullAttention) return parameters;
   }
   return std::nullopt;
 }
@@ -125,13 +127,6 @@ absl::Status ReadLlama3(const ConfigReader& parameters, RotaryScaling& scaling) 
   return absl::OkStatus();
 }
 
-absl::Status ReadProportional(const ConfigReader& parameters, RotaryScaling& scaling) {
-  ESS_ASSIGN_OR_RETURN(scaling.factor, parameters.Number("factor", 1, 1, kMaxFactor));
-  ESS_ASSIGN_OR_RETURN(scaling.rotated_fraction,
-                       parameters.Number("partial_rotary_factor", scaling.rotated_fraction, 0, 1));
-  return absl::OkStatus();
-}
-
 // The length before extension: the file's own key wins over the one among the parameters.
 absl::StatusOr<int64_t> ReadOriginalMaxPositions(const ConfigReader& config,
                                                  const ConfigReader& parameters,
@@ -161,10 +156,30 @@ absl::Status ReadKindParameters(const ConfigReader& parameters, RotaryScaling& s
       return ReadLongRope(parameters, scaling);
     case Kind::kLlama3:
       return ReadLlama3(parameters, scaling);
-    case Kind::kProportional:
-      return ReadProportional(parameters, scaling);
+    case Kind::kProportional: {
+      ESS_ASSIGN_OR_RETURN(scaling.factor, parameters.Number("factor", 1, 1, kMaxFactor));
+      return absl::OkStatus();
+    }
   }
   return absl::OkStatus();
+}
+
+// kProportional lets whole pairs stand still; the other kinds leave the last dimensions out.
+absl::StatusOr<int64_t> RotatedDimensions(int64_t head_dim, const RotaryScaling& scaling,
+                                          const RotaryKeys& keys) {
+  int64_t rotated = head_dim;
+  if (scaling.kind != Kind::kProportional && scaling.rotated_fraction != 1) {
+    if (!keys.may_be_partial) {
+      return absl::FailedPreconditionError(fmt::format("config.json: {} is {}; supported: 1",
+                                                       keys.fraction, scaling.rotated_fraction));
+    }
+    rotated = static_cast<int64_t>(static_cast<double>(head_dim) * scaling.rotated_fraction);
+  }
+  if (rotated > 0 && rotated % 2 == 0) return rotated;
+  return ConfigContradiction(
+      fmt::format("head_dim is {}, of which {} dimensions rotate; rotary embeddings need an even "
+                  "number of them, at least 2",
+                  head_dim, rotated));
 }
 
 }  // namespace
@@ -175,34 +190,29 @@ int64_t RotaryScaling::PositionLimit() const {
 }
 
 absl::StatusOr<RotaryScaling> ReadRotaryScaling(const ConfigReader& config, int64_t head_dim,
-                                                int64_t max_positions) {
-  if (head_dim % 2 != 0) {
-    return ConfigContradiction(
-        fmt::format("head_dim is {}; rotary embeddings need an even one", head_dim));
-  }
+                                                int64_t max_positions, const RotaryKeys& keys) {
   RotaryScaling scaling;
-  scaling.head_dim = head_dim;
   scaling.max_positions = max_positions;
-  ESS_ASSIGN_OR_RETURN(scaling.theta, config.Number("rope_theta", 10000, 1e-6, kMaxTheta));
-  ESS_ASSIGN_OR_RETURN(scaling.rotated_fraction, config.Number("partial_rotary_factor", 1, 0, 1));
-  ESS_ASSIGN_OR_RETURN(const std::optional<ConfigReader> found, FindParameters(config));
-  if (found.has_value()) {
-    const ConfigReader& parameters = *found;
+  ESS_ASSIGN_OR_RETURN(scaling.theta,
+                       config.Number(keys.theta, keys.default_theta, 1e-6, kMaxTheta));
+  ESS_ASSIGN_OR_RETURN(scaling.rotated_fraction,
+                       config.Number(keys.fraction, keys.default_fraction, 0, 1));
+  ESS_ASSIGN_OR_RETURN(const std::optional<ConfigReader> parameters,
+                       FindParameters(config, keys.layer_type));
+  if (parameters.has_value()) {
     ESS_ASSIGN_OR_RETURN(scaling.theta,
-                         parameters.Number("rope_theta", scaling.theta, 1e-6, kMaxTheta));
-    ESS_ASSIGN_OR_RETURN(scaling.kind, ReadKind(parameters));
-    ESS_ASSIGN_OR_RETURN(scaling.original_max_positions,
-                         ReadOriginalMaxPositions(config, parameters, max_positions));
-    ESS_RETURN_IF_ERROR(ReadKindParameters(parameters, scaling));
-    if (scaling.kind != Kind::kProportional) {
-      ESS_ASSIGN_OR_RETURN(
-          scaling.rotated_fraction,
-          parameters.Number("partial_rotary_factor", scaling.rotated_fraction, 0, 1));
-    }
+                         parameters->Number("rope_theta", scaling.theta, 1e-6, kMaxTheta));
+    ESS_ASSIGN_OR_RETURN(
+        scaling.rotated_fraction,
+        parameters->Number("partial_rotary_factor", scaling.rotated_fraction, 0, 1));
+    ESS_ASSIGN_OR_RETURN(scaling.kind, ReadKind(*parameters));
+    if (keys.yarn_is_longrope && scaling.kind == Kind::kYarn) scaling.kind = Kind::kLongRope;
   }
-  if (scaling.kind != Kind::kProportional && scaling.rotated_fraction != 1) {
-    return absl::FailedPreconditionError(fmt::format(
-        "config.json: partial_rotary_factor is {}; supported: 1", scaling.rotated_fraction));
+  ESS_ASSIGN_OR_RETURN(scaling.head_dim, RotatedDimensions(head_dim, scaling, keys));
+  if (parameters.has_value()) {
+    ESS_ASSIGN_OR_RETURN(scaling.original_max_positions,
+                         ReadOriginalMaxPositions(config, *parameters, max_positions));
+    ESS_RETURN_IF_ERROR(ReadKindParameters(*parameters, scaling));
   }
   return scaling;
 }

@@ -5,7 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -17,7 +17,7 @@ struct RotaryScaling {
   enum class Kind { kDefault, kLinear, kDynamic, kYarn, kLongRope, kLlama3, kProportional };
 
   Kind kind = Kind::kDefault;
-  int64_t head_dim = 0;       // Even.
+  int64_t head_dim = 0;       // Dimensions of a head that rotate; even.
   int64_t max_positions = 0;  // max_position_embeddings
   double theta = 10000;
   double factor = 1;
@@ -33,12 +33,25 @@ struct RotaryScaling {
   int64_t PositionLimit() const;
 };
 
+// How a family spells its rotary parameters, and what they are where its config is silent.
+struct RotaryKeys {
+  std::string_view theta = "rope_theta";
+  double default_theta = 10000;
+  // The share of a head's dimensions that rotates, the first ones.
+  std::string_view fraction = "partial_rotary_factor";
+  double default_fraction = 1;
+  bool may_be_partial = false;
+  bool yarn_is_longrope = false;  // An older name of it in Phi-3's files.
+  // Of parameters by layer type. Only "full_attention" is scaled by a flat rope_scaling.
+  std::string_view layer_type = "full_attention";
+};
+
 // Reads `rope_theta` with `rope_scaling` {rope_type or type, ...}; or `rope_parameters`, flat or by
-// layer type, of which `full_attention` is taken. rope_scaling wins, as in transformers.
-// Errors: those of ConfigReader; kDataLoss  an odd head_dim, factor lists of another length,
-//         frequency bounds the wrong way round.
+// layer type. rope_scaling wins, as in transformers.
+// Errors: those of ConfigReader; kDataLoss  an odd number of dimensions, factor lists of another
+//         length, frequency bounds the wrong way round.
 absl::StatusOr<RotaryScaling> ReadRotaryScaling(const ConfigReader& config, int64_t head_dim,
-                                                int64_t max_positions);
+                                                int64_t max_positions, const RotaryKeys& keys = {});
 
 // Angle per position of each pair of dimensions: float32 [head_dim / 2] on the CPU. kDynamic and
 // kLongRope depend on the length of the prompt.

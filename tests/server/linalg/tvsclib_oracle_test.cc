@@ -3,7 +3,7 @@
 // version 0.2.0, commit 34c41fe6b6cb633f9da65ef8bae8fb73f4759a13; numpy 2.4.6, scipy 1.17.1). It
 // never forms a block for the norms and entropies: it reduces a state-space realization that
 // remembers every input to an ordered minimal one. The ranks are the state sizes of its
-// approximation at a tolerance. `tests/benchmarks/tvsclib_oracle.py --table` prints these numbers;
+// approximation at a tolerance. `tests/benchmarks/tvsclib_oracle.py` prints these numbers;
 // tvsclib is no part of this repository.
 #include <algorithm>
 #include <cmath>

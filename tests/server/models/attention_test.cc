@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -29,9 +30,13 @@ at::Tensor PlainMap(const AttentionInputs& inputs, int64_t head, int64_t shared_
   const at::Tensor scores =
       at::matmul(inputs.queries[head].to(at::kDouble), inputs.keys[shared_head].to(at::kDouble).t())
           .mul(inputs.scale);
+  const double cap = inputs.soft_cap;
+  const at::Tensor capped = cap > 0 ? at::tanh(scores / cap) * cap : scores;
   at::Tensor map = at::zeros_like(scores);
   for (int64_t row = 0; row < scores.size(0); ++row) {
-    map[row].narrow(0, 0, row + 1).copy_(at::softmax(scores[row].narrow(0, 0, row + 1), 0));
+    const int64_t first = inputs.window > 0 ? std::max<int64_t>(row - inputs.window + 1, 0) : 0;
+    const int64_t count = row + 1 - first;
+    map[row].narrow(0, first, count).copy_(at::softmax(capped[row].narrow(0, first, count), 0));
   }
   return map;
 }
@@ -106,6 +111,54 @@ TEST_F(AttentionTest, HalfPrecisionInputsGiveMapsOfTheirDtype) {
 
   EXPECT_EQ(mixed.scalar_type(), at::kBFloat16);
   EXPECT_TRUE(at::allclose(RecordedMap(sink_, 1, 7), PlainMap(inputs, 1, 1), 0.05, 0.02));
+}
+
+TEST_F(AttentionTest, APositionSeesItsWindowOnly) {
+  for (const int64_t window : {1, 4, 9, 30}) {
+    AttentionInputs inputs = RandomInputs(/*heads=*/4, /*shared=*/2, /*length=*/9, 4);
+    inputs.window = window;
+    sink_ = {};
+
+    const at::Tensor mixed = Attend(inputs).view({9, 4, 4});
+
+    EXPECT_EQ(sink_.classes, (std::vector<std::string>{"BandedOperator"})) << window;
+    for (int64_t head = 0; head < 4; ++head) {
+      const at::Tensor map = PlainMap(inputs, head, head / 2);
+      EXPECT_TRUE(at::allclose(RecordedMap(sink_, head, 9), map, 1e-5, 1e-6)) << window;
+      const at::Tensor values = inputs.values[head / 2].to(at::kDouble);
+      EXPECT_TRUE(
+          at::allclose(mixed.select(1, head).to(at::kDouble), at::matmul(map, values), 1e-4, 1e-5))
+          << window;
+    }
+  }
+}
+
+TEST_F(AttentionTest, ScoresAreCappedBeforeTheyAreMasked) {
+  for (const int64_t window : {0, 3}) {
+    AttentionInputs inputs = RandomInputs(/*heads=*/2, /*shared=*/1, /*length=*/8, 4);
+    inputs.soft_cap = 0.8;
+    inputs.window = window;
+    sink_ = {};
+
+    Attend(inputs);
+
+    for (int64_t head = 0; head < 2; ++head) {
+      EXPECT_TRUE(at::allclose(RecordedMap(sink_, head, 8), PlainMap(inputs, head, 0), 1e-5, 1e-6));
+    }
+  }
+}
+
+TEST_F(AttentionTest, WindowsAndLengthsMayChangeWithinAPass) {
+  // The masks are kept from layer to layer.
+  ForwardPass pass(/*mixer_count=*/1, sink_, cancellation_, /*wants_logits=*/true);
+  for (const auto& [length, window] : {std::pair{9, 2}, {9, 0}, {9, 2}, {5, 2}, {5, 3}, {9, 2}}) {
+    AttentionInputs inputs = RandomInputs(/*heads=*/1, /*shared=*/1, length, 4);
+    inputs.window = window;
+    sink_.heads.clear();
+    ASSERT_THAT(CausalAttention(inputs, /*mixer=*/0, pass), IsOk());
+
+    EXPECT_TRUE(at::allclose(RecordedMap(sink_, 0, length), PlainMap(inputs, 0, 0), 1e-5, 1e-6));
+  }
 }
 
 TEST_F(AttentionTest, NothingIsMixedWhenThePassEndsAfterTheMaps) {

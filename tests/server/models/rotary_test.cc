@@ -23,9 +23,10 @@ using ::testing::HasSubstr;
 constexpr int64_t kHeadDim = 16;
 constexpr int64_t kMaxPositions = 64;
 
-absl::StatusOr<RotaryScaling> Read(const std::string& text, int64_t head_dim = kHeadDim) {
+absl::StatusOr<RotaryScaling> Read(const std::string& text, int64_t head_dim = kHeadDim,
+                                   const RotaryKeys& keys = {}) {
   const nlohmann::json json = nlohmann::json::parse(text);
-  return ReadRotaryScaling(ConfigReader(json), head_dim, kMaxPositions);
+  return ReadRotaryScaling(ConfigReader(json), head_dim, kMaxPositions, keys);
 }
 
 double Plain(int64_t pair, double theta = 10000) {
@@ -160,6 +161,51 @@ TEST(RotaryTest, RotationTurnsEachPairByItsAngle) {
                   second * std::cos(angle) + first * std::sin(angle), 1e-5);
     }
   }
+}
+
+TEST(RotaryTest, AShareOfTheDimensionsMayRotateAndTheRestPassesThrough) {
+  const RotaryKeys keys = {
+      .fraction = "rotary_pct", .default_fraction = 0.25, .may_be_partial = true};
+  for (const char* text : {"{}", R"({"rotary_pct": 0.25})",
+                           R"({"rope_parameters": {"partial_rotary_factor": 0.25}})"}) {
+    const auto scaling = Read(text, kHeadDim, keys);
+    ASSERT_THAT(scaling, IsOk());
+    EXPECT_EQ(scaling->head_dim, 4);
+    const at::Tensor x = at::randn({5, 3, kHeadDim});
+
+    const at::Tensor rotated = RotateHeads(x, MakeRotaryTable(*scaling, 5, x)).transpose(0, 1);
+
+    const at::Tensor alone =
+        RotateHeads(x.narrow(2, 0, 4).contiguous(), MakeRotaryTable(*Read("{}", 4), 5, x));
+    EXPECT_TRUE(at::equal(rotated.narrow(2, 0, 4), alone.transpose(0, 1)));
+    EXPECT_TRUE(at::equal(rotated.narrow(2, 4, 12), x.narrow(2, 4, 12)));
+  }
+}
+
+TEST(RotaryTest, LayersWithAWindowHaveParametersOfTheirOwn) {
+  const RotaryKeys window = {.theta = "rope_local_base_freq", .layer_type = "sliding_attention"};
+  for (const char* text : {
+           R"({"rope_theta": 300, "rope_local_base_freq": 7,
+               "rope_scaling": {"rope_type": "linear", "factor": 4}})",
+           R"({"rope_parameters": {
+                 "full_attention": {"rope_theta": 300, "rope_type": "linear", "factor": 4},
+                 "sliding_attention": {"rope_theta": 7}}})",
+       }) {
+    SCOPED_TRACE(text);
+    const auto scaling = Read(text, kHeadDim, window);
+    ASSERT_THAT(scaling, IsOk());
+
+    ExpectFrequencies(*scaling, 10, [](int64_t pair) { return Plain(pair, 7); });
+  }
+}
+
+TEST(RotaryTest, YarnMayBeAnOlderNameOfLongRope) {
+  const char* text = R"({"original_max_position_embeddings": 32, "rope_scaling": {"type": "yarn",
+      "short_factor": [1, 1, 1, 1, 2, 2, 2, 2], "long_factor": [1, 2, 3, 4, 5, 6, 7, 8]}})";
+  const auto scaling = Read(text, kHeadDim, {.yarn_is_longrope = true});
+  ASSERT_THAT(scaling, IsOk());
+
+  EXPECT_EQ(scaling->kind, RotaryScaling::Kind::kLongRope);
 }
 
 TEST(RotaryTest, AnUnknownKindNamesWhatIsSupported) {

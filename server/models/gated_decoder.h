@@ -1,0 +1,101 @@
+// The decoder that most open language models vary: pre-norm blocks of grouped-query attention with
+// rotary positions, and a gated feed-forward, RMS norms throughout. An architecture reads its
+// config into GatedDecoderConfig; what it has of its own is a field here.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "server/models/config_reader.h"
+#include "server/models/layers/activation.h"
+#include "server/models/layers/rms_norm.h"
+#include "server/models/layers/rotary_scaling.h"
+#include "server/models/sequence_model.h"
+#include "server/models/tensor_source.h"
+
+namespace ess::models {
+
+// Layers whose feed-forward is a mixture of experts.
+struct ExpertsConfig {
+  int64_t count = 0;
+  int64_t chosen = 0;  // For each token.
+  int64_t intermediate_size = 0;
+  bool normalized = false;   // Whether the weights of the chosen sum to 1.
+  std::vector<bool> layers;  // By layer.
+  // How a layer's tensors are named.
+  std::string_view module = "mlp.";
+  std::string_view gate = "gate_proj", up = "up_proj", down = "down_proj";
+};
+
+// Sizes that fit together. Errors: those of ConfigReader; kDataLoss  more chosen than there are.
+absl::Status CheckExperts(const ExpertsConfig& experts);
+
+struct GatedDecoderConfig {
+  int64_t vocabulary_size = 0;    // V
+  int64_t hidden_size = 0;        // D
+  int64_t intermediate_size = 0;  // I
+  int64_t layer_count = 0;
+  int64_t head_count = 0;            // H
+  int64_t key_value_head_count = 0;  // G
+  int64_t head_dim = 0;              // d
+  int64_t max_positions = 0;
+  double norm_epsilon = 0;
+  RmsNormKind norm_kind = RmsNormKind::kLlama;
+  ActivationInPlace activation = nullptr;
+
+  bool query_key_value_bias = false;
+  bool attention_output_bias = false;
+  bool feed_forward_bias = false;
+  bool query_key_norm = false;     // An RMS norm of every query and key head before it rotates.
+  bool output_norms = false;       // Also of what attention and feed-forward add (Gemma 2 and 3).
+  bool fused_projections = false;  // qkv_proj and gate_up_proj in the checkpoint (Phi-3).
+
+  std::optional<ExpertsConfig> experts;
+
+  double attention_scale = 0;
+  double attention_soft_cap = 0;  // 0: none.
+  double logit_soft_cap = 0;      // 0: none.
+  double embedding_scale = 1;     // Multiplies the embeddings, rounded to their dtype first.
+
+  RotaryScaling rotary;
+  std::vector<int64_t> windows;  // By layer; 0: full attention.
+  // Of the layers with a window, where it is another.
+  std::optional<RotaryScaling> window_rotary;
+};
+
+// A family's defaults of the keys that transformers calls hidden_size, num_attention_heads, ...
+struct GatedDecoderDefaults {
+  int64_t vocabulary_size, hidden_size, intermediate_size, layer_count, head_count;
+  int64_t key_value_head_count = 0;  // 0: as many as heads.
+  int64_t head_dim = 0;              // 0: hidden_size / num_attention_heads.
+  int64_t max_positions;
+  double norm_epsilon = 1e-6;
+  std::string_view activation_key = "hidden_act";
+  std::string_view activation = "silu";
+};
+
+// The sizes, the epsilon, the activation, the usual scale of attention, and windows of 0.
+// Errors: those of ConfigReader; kDataLoss  head counts that do not fit together.
+absl::StatusOr<GatedDecoderConfig> ReadGatedDecoder(const ConfigReader& config,
+                                                    const GatedDecoderDefaults& defaults);
+
+// `window` in the layers that `layer_types` calls sliding_attention, 0 in those of full_attention;
+// without the key, `window` where `slides` says so.
+// Errors: those of ConfigReader.
+absl::StatusOr<std::vector<int64_t>> ReadLayerWindows(
+    const ConfigReader& config, int64_t layer_count, int64_t window,
+    absl::FunctionRef<bool(int64_t layer)> slides);
+
+// Takes every tensor, by Llama's names. Errors: those of TensorSource.
+absl::StatusOr<std::unique_ptr<SequenceModel>> MakeGatedDecoder(const std::string& model_type,
+                                                                const GatedDecoderConfig& config,
+                                                                TensorSource& tensors,
+                                                                const std::string& device);
+
+}  // namespace ess::models

@@ -1,0 +1,71 @@
+#include "server/models/gemma2.h"
+
+#include <memory>
+#include <string>
+
+#include "server/base/status_macros.h"
+#include "server/models/gated_decoder.h"
+#include "server/models/gemma_family.h"
+
+namespace ess::models {
+namespace {
+
+// Keys and defaults of transformers' Gemma2Config.
+absl::StatusOr<GatedDecoderConfig> ReadGemma2(const ConfigReader& config) {
+  ESS_ASSIGN_OR_RETURN(GatedDecoderConfig gemma,
+                       ReadGemmaFamily(config,
+                                       {.vocabulary_size = 256000,
+                                        .hidden_size = 2304,
+                                        .intermediate_size = 9216,
+                                        .layer_count = 26,
+                                        .head_count = 8,
+                                        .key_value_head_count = 4,
+                                        .head_dim = 256,
+                                        .max_positions = 8192,
+                                        .norm_epsilon = 1e-6,
+                                        .activation_key = "hidden_activation",
+                                        .activation = "gelu_pytorch_tanh"},
+                                       {.attention = 50, .logits = 30}));
+  ESS_ASSIGN_OR_RETURN(gemma.rotary,
+                       ReadRotaryScaling(config, gemma.head_dim, gemma.max_positions));
+  ESS_ASSIGN_OR_RETURN(const int64_t window, config.SizeOrNone("sliding_window", 4096));
+  ESS_ASSIGN_OR_RETURN(gemma.windows,
+                       ReadLayerWindows(config, gemma.layer_count, window,
+                                        [](int64_t layer) { return layer % 2 == 0; }));
+  return gemma;
+}
+
+absl::StatusOr<std::unique_ptr<SequenceModel>> CreateGemma2(const ConfigReader& config,
+                                                            TensorSource& tensors,
+                                                            const std::string& device) {
+  ESS_ASSIGN_OR_RETURN(const GatedDecoderConfig decoder, ReadGemma2(config));
+  return MakeGatedDecoder("gemma2", decoder, tensors, device);
+}
+
+// Windows shorter than the prompts of tests.
+nlohmann::json TinyGemma2Config() {
+  return {{"model_type", "gemma2"},
+          {"vocab_size", 31},
+          {"hidden_size", 16},
+          {"intermediate_size", 24},
+          {"num_hidden_layers", 3},
+          {"num_attention_heads", 4},
+          {"num_key_value_heads", 2},
+          {"head_dim", 6},
+          {"query_pre_attn_scalar", 9},
+          {"sliding_window", 3},
+          {"attn_logit_softcapping", 2.0},
+          {"max_position_embeddings", 64}};
+}
+
+}  // namespace
+
+Architecture Gemma2Architecture() {
+  return {.model_type = "gemma2",
+          .base_prefixes = {"model."},
+          .ignored_suffixes = {".rotary_emb.inv_freq"},
+          .create = CreateGemma2,
+          .tiny_config = TinyGemma2Config};
+}
+
+}  // namespace ess::models

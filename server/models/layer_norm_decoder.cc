@@ -1,0 +1,155 @@
+#include "server/models/layer_norm_decoder.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <utility>
+
+#include "fmt/format.h"
+#include "server/base/status_macros.h"
+#include "server/models/decoder_model.h"
+#include "server/models/layers/alibi.h"
+#include "server/models/layers/attention.h"
+#include "server/models/layers/rotary.h"
+#include "server/models/model_description.h"
+
+namespace ess::models {
+namespace {
+
+class LayerNormDecoder final : public Decoder {
+ public:
+  LayerNormDecoder(LayerNormDecoderConfig config, LayerNormDecoderWeights weights)
+      : config_(std::move(config)), weights_(std::move(weights)) {}
+
+  PromptState Embed(const at::Tensor& token_ids) const override {
+    const int64_t length = token_ids.size(0);
+    PromptState state;
+    state.hidden = at::embedding(weights_.embedding, token_ids);
+    if (weights_.position_embedding.defined()) {
+      state.hidden.add_(weights_.position_embedding.narrow(0, 0, length));
+    }
+    if (config_.rotary) state.rotary = MakeRotaryTable(*config_.rotary, length, weights_.embedding);
+    return state;
+  }
+
+  absl::Status RunLayer(int64_t layer_index, PromptState& state, ForwardPass& pass) const override {
+    const LayerNormLayer& layer = weights_.layers[static_cast<size_t>(layer_index)];
+    const at::Tensor x = layer.attention_norm(state.hidden);
+    ESS_ASSIGN_OR_RETURN(const at::Tensor mixed, Attend(layer, layer_index, x, state, pass));
+    if (pass.EndsAfter(layer_index)) return absl::OkStatus();
+    const auto feed_forward = [&](const at::Tensor& input) {
+      at::Tensor inner = layer.up(input);  // [L, I]
+      config_.activation(inner);
+      return inner;
+    };
+    if (config_.parallel_residual) {
+      const at::Tensor inner =
+          feed_forward(layer.feed_forward_norm ? (*layer.feed_forward_norm)(state.hidden) : x);
+      layer.output.AddToInPlace(state.hidden, mixed);
+      layer.down.AddToInPlace(state.hidden, inner);
+      return absl::OkStatus();
+    }
+    layer.output.AddToInPlace(state.hidden, mixed);
+    layer.down.AddToInPlace(state.hidden, feed_forward((*layer.feed_forward_norm)(state.hidden)));
+    return absl::OkStatus();
+  }
+
+  at::Tensor Logits(const at::Tensor& hidden) const override {
+    return weights_.head(weights_.norm(hidden));
+  }
+
+ private:
+  // x [L, D] => [L, H d]
+  absl::StatusOr<at::Tensor> Attend(const LayerNormLayer& layer, int64_t layer_index,
+                                    const at::Tensor& x, const PromptState& state,
+                                    ForwardPass& pass) const {
+    auto heads = [&](const Linear& projection) {  // [L, D] => [L, heads, d]
+      return projection(x).view({x.size(0), -1, config_.head_dim});
+    };
+    const auto place = [&](at::Tensor rows, const std::optional<LayerNorm>& norm) {
+      if (norm) rows = (*norm)(rows);
+      return config_.rotary ? RotateHeads(rows, state.rotary) : rows.transpose(0, 1).contiguous();
+    };
+    AttentionInputs inputs = {.queries = place(heads(layer.query), layer.query_norm),
+                              .keys = place(heads(layer.key), layer.key_norm),
+                              .values = heads(layer.value).transpose(0, 1),
+                              .scale = config_.attention_scales[static_cast<size_t>(layer_index)]};
+    if (config_.alibi) {
+      inputs.key_bias = AlibiBias(config_.head_count, x.size(0), x).mul_(inputs.scale);
+    }
+    return CausalAttention(inputs, /*mixer=*/layer_index, pass);
+  }
+
+  const LayerNormDecoderConfig config_;
+  const LayerNormDecoderWeights weights_;
+};
+
+}  // namespace
+
+absl::StatusOr<LayerNormDecoderConfig> ReadLayerNormDecoder(
+    const ConfigReader& config, const LayerNormDecoderDefaults& defaults) {
+  LayerNormDecoderConfig decoder;
+  ESS_ASSIGN_OR_RETURN(decoder.vocabulary_size,
+                       config.Size("vocab_size", defaults.vocabulary_size));
+  ESS_ASSIGN_OR_RETURN(decoder.hidden_size, config.Size("hidden_size", defaults.hidden_size));
+  ESS_ASSIGN_OR_RETURN(decoder.layer_count, config.Size("num_hidden_layers", defaults.layer_count));
+  ESS_ASSIGN_OR_RETURN(decoder.head_count, config.Size("num_attention_heads", defaults.head_count));
+  ESS_ASSIGN_OR_RETURN(decoder.head_dim, SharedHeadDim(decoder));
+  ESS_ASSIGN_OR_RETURN(decoder.max_positions,
+                       config.Size("max_position_embeddings", defaults.max_positions));
+  ESS_ASSIGN_OR_RETURN(
+      const std::string activation,
+      config.Choice("hidden_act", std::string(defaults.activation), ActivationNames()));
+  decoder.activation = FindActivation(activation);
+  decoder.attention_scales = UsualAttentionScales(decoder.layer_count, decoder.head_dim);
+  return decoder;
+}
+
+std::vector<double> UsualAttentionScales(int64_t layer_count, int64_t head_dim) {
+  return std::vector<double>(static_cast<size_t>(layer_count),
+                             1 / std::sqrt(static_cast<double>(head_dim)));
+}
+
+absl::StatusOr<int64_t> SharedHeadDim(const LayerNormDecoderConfig& config,
+                                      std::string_view hidden_key, std::string_view heads_key) {
+  if (config.hidden_size % config.head_count == 0) return config.hidden_size / config.head_count;
+  return ConfigContradiction(fmt::format("{} is {}, not a multiple of {} = {}", hidden_key,
+                                         config.hidden_size, heads_key, config.head_count));
+}
+
+void SplitGroupedRows(const Linear& fused, int64_t group_count, int64_t head_dim,
+                      LayerNormLayer& layer) {
+  const int64_t inputs = fused.weight.size(1);
+  const at::Tensor weight = fused.weight.view({group_count, -1, head_dim, inputs});
+  const int64_t queries = weight.size(1) - 2;
+  const auto part = [&](int64_t first, int64_t count) {
+    Linear linear{.weight = weight.narrow(1, first, count).reshape({-1, inputs}), .bias = {}};
+    if (fused.bias.defined()) {
+      linear.bias =
+          fused.bias.view({group_count, -1, head_dim}).narrow(1, first, count).reshape({-1});
+    }
+    return linear;
+  };
+  layer.query = part(0, queries);
+  layer.key = part(queries, 1);
+  layer.value = part(queries + 1, 1);
+}
+
+std::unique_ptr<SequenceModel> MakeLayerNormDecoder(const std::string& model_type,
+                                                    LayerNormDecoderConfig config,
+                                                    LayerNormDecoderWeights weights,
+                                                    const TensorSource& tensors,
+                                                    const std::string& device) {
+  ModelDescription description = DescribeModel(model_type, device, tensors.Totals());
+  description.vocabulary_size = config.vocabulary_size;
+  description.max_positions = config.rotary ? config.rotary->PositionLimit() : config.max_positions;
+  description.hidden_size = config.hidden_size;
+  description.mixers =
+      AttentionMixers(FullAttention(config.layer_count), config.head_count, config.head_dim);
+  const int64_t layer_count = config.layer_count;
+  return std::make_unique<DecoderModel>(
+      std::move(description), layer_count,
+      std::make_unique<LayerNormDecoder>(std::move(config), std::move(weights)));
+}
+
+}  // namespace ess::models

@@ -1,0 +1,61 @@
+#include "server/models/qwen2.h"
+
+#include <memory>
+#include <string>
+
+#include "server/base/status_macros.h"
+#include "server/models/gated_decoder.h"
+#include "server/models/qwen_windows.h"
+
+namespace ess::models {
+namespace {
+
+// Keys and defaults of transformers' Qwen2Config.
+absl::StatusOr<GatedDecoderConfig> ReadQwen2(const ConfigReader& config) {
+  ESS_ASSIGN_OR_RETURN(GatedDecoderConfig qwen,
+                       ReadGatedDecoder(config, {.vocabulary_size = 151936,
+                                                 .hidden_size = 4096,
+                                                 .intermediate_size = 22016,
+                                                 .layer_count = 32,
+                                                 .head_count = 32,
+                                                 .max_positions = 32768}));
+  qwen.query_key_value_bias = true;
+  ESS_ASSIGN_OR_RETURN(qwen.rotary, ReadRotaryScaling(config, qwen.head_dim, qwen.max_positions));
+  ESS_ASSIGN_OR_RETURN(qwen.windows, ReadQwenWindows(config, qwen.layer_count));
+  return qwen;
+}
+
+absl::StatusOr<std::unique_ptr<SequenceModel>> CreateQwen2(const ConfigReader& config,
+                                                           TensorSource& tensors,
+                                                           const std::string& device) {
+  ESS_ASSIGN_OR_RETURN(const GatedDecoderConfig decoder, ReadQwen2(config));
+  return MakeGatedDecoder("qwen2", decoder, tensors, device);
+}
+
+// The last layer has a window.
+nlohmann::json TinyQwen2Config() {
+  return {{"model_type", "qwen2"},
+          {"vocab_size", 31},
+          {"hidden_size", 16},
+          {"intermediate_size", 24},
+          {"num_hidden_layers", 3},
+          {"num_attention_heads", 4},
+          {"num_key_value_heads", 2},
+          {"head_dim", 6},
+          {"use_sliding_window", true},
+          {"sliding_window", 3},
+          {"layer_types", {"full_attention", "full_attention", "sliding_attention"}},
+          {"max_position_embeddings", 64}};
+}
+
+}  // namespace
+
+Architecture Qwen2Architecture() {
+  return {.model_type = "qwen2",
+          .base_prefixes = {"model."},
+          .ignored_suffixes = {".rotary_emb.inv_freq"},
+          .create = CreateQwen2,
+          .tiny_config = TinyQwen2Config};
+}
+
+}  // namespace ess::models
