@@ -150,13 +150,30 @@ class GeneralRecurrence(Operator):
 
 @dataclass(frozen=True, eq=False)
 class Convolution(Operator):
-    """T[i, j] = gate_out_i h_{i-j} gate_in_j. All [..., L]."""
+    """T[i, j] = gate_out_i h_{i-j} gate_in_j. h [..., K], gates [..., L].
 
-    axes: ClassVar = {"h": ("L",), "gate_out": ("L",), "gate_in": ("L",)}
+    With a gate K may be below L: further taps are 0. Without one L is K.
+    """
+
+    axes: ClassVar = {"h": ("K",), "gate_out": ("L",), "gate_in": ("L",)}
     optional: ClassVar = frozenset({"gate_out", "gate_in"})
     h: Any
     gate_out: Any = None
     gate_in: Any = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        taps = self.h.shape[-1]
+        if taps > self.length:
+            raise InvalidArgument(
+                f"Convolution.h has K = {taps}, but the gates have L = {self.length}; "
+                "a filter has at most L taps"
+            )
+
+    @property
+    def length(self) -> int:
+        gate: Array | None = self.gate_out if self.gate_out is not None else self.gate_in
+        return int((self.h if gate is None else gate).shape[-1])
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@
 #include "server/ess/head_ess.h"
 #include "server/ess/tensor_ess.h"
 #include "server/linalg/serial_torch.h"
+#include "server/linalg/tensor_spectra.h"
 #include "server/operators/sequence_operator.h"
 
 namespace ess {
@@ -82,9 +83,16 @@ bool MayNeedSvd(const Measure& measure, int64_t length) {
   }
 }
 
-// Heads that one thread computes together: a single one, or a group of channels.
-std::vector<std::span<const int64_t>> TasksOf(std::span<const int64_t> heads, Route route) {
-  const int64_t lanes = route == Route::kChannelWindows ? linalg::ChannelSpectra().lanes() : 1;
+// Of the tensor route on a CPU, where the heads of one thread are a batch of its own.
+constexpr int64_t kTensorHeadsOnCpu = 8;
+
+// Heads that one thread computes together: a single one, a group of channels or of matrices.
+std::vector<std::span<const int64_t>> TasksOf(std::span<const int64_t> heads, Route route,
+                                              bool on_accelerator) {
+  if (on_accelerator) return {heads};
+  int64_t lanes = 1;
+  if (route == Route::kChannelWindows) lanes = linalg::ChannelSpectra().lanes();
+  if (route == Route::kTensorTree) lanes = kTensorHeadsOnCpu;
   std::vector<std::span<const int64_t>> tasks;
   for (size_t first = 0, end = 0; first < heads.size(); first = end) {
     while (end < heads.size() && heads[end] / lanes == heads[first] / lanes) ++end;
@@ -124,6 +132,15 @@ double ReferenceWork(const OperatorShape& shape, std::span<const Measure> measur
   return operations;
 }
 
+Route EssEngine::RouteOf(const operators::SequenceOperator& op) const {
+  OperatorShape shape = ShapeOf(op);
+  if (op.dense_maps() != nullptr) {
+    const bool fits = linalg::TensorSpectra::BytesNeeded(shape.length) <= options_.tensor_bytes;
+    shape.on_accelerator = fits && (shape.on_accelerator || options_.tensors_on_cpu);
+  }
+  return ChooseRoute(shape);
+}
+
 absl::StatusOr<HeadEss> EssEngine::CachedHead(const operators::SequenceOperator& op, int64_t head,
                                               std::span<const int64_t> positions,
                                               std::span<const Measure> measures,
@@ -153,22 +170,11 @@ absl::StatusOr<OperatorEss> EssEngine::Compute(const operators::SequenceOperator
   for (const int64_t position : positions) ESS_CHECK(position >= 0 && position < op.length());
 
   if (heads.empty()) return Join({}, measures, options);
-  OperatorShape shape = ShapeOf(op);
-  if (options_.tensors_on_cpu && op.dense_maps() != nullptr) shape.on_accelerator = true;
   // A cut block is no longer what the native routes are made for.
-  const Route route = options.horizon ? Route::kInertiaTree : ChooseRoute(shape);
-  if (route == Route::kTensorTree) {
-    HeadWork scratch;
-    std::vector<HeadEss> results;
-    ESS_RETURN_IF_ERROR(CatchTorch("ESS of an operator", [&]() -> absl::Status {
-      ESS_ASSIGN_OR_RETURN(results, ComputeByTensors(op, heads, positions, measures, options,
-                                                     options_.tensor_bytes, scratch, cancellation));
-      return absl::OkStatus();
-    }));
-    return Join({&results, 1}, measures, options);
-  }
+  const Route route = options.horizon ? Route::kInertiaTree : RouteOf(op);
   if (route != Route::kInertiaTree) ESS_RETURN_IF_ERROR(op.CheckFinite());
-  const std::vector<std::span<const int64_t>> tasks = TasksOf(heads, route);
+  const bool on_accelerator = route == Route::kTensorTree && !op.dense_maps()->is_cpu();
+  const std::vector<std::span<const int64_t>> tasks = TasksOf(heads, route, on_accelerator);
   std::vector<ThreadWork> work(pool_.threads());
   std::vector<std::vector<HeadEss>> results(tasks.size());
   std::vector<absl::Status> statuses(tasks.size());
@@ -179,6 +185,12 @@ absl::StatusOr<OperatorEss> EssEngine::Compute(const operators::SequenceOperator
       ESS_ASSIGN_OR_RETURN(results[index],
                            ComputeChannels(op, tasks[index], positions, measures, options,
                                            *scratch.channels, cancellation));
+      return absl::OkStatus();
+    }
+    if (route == Route::kTensorTree) {
+      ESS_ASSIGN_OR_RETURN(results[index],
+                           ComputeByTensors(op, tasks[index], positions, measures, options,
+                                            options_.tensor_bytes, scratch.head, cancellation));
       return absl::OkStatus();
     }
     ESS_ASSIGN_OR_RETURN(results[index].emplace_back(),
@@ -193,7 +205,11 @@ absl::StatusOr<OperatorEss> EssEngine::Compute(const operators::SequenceOperator
         CatchTorch("ESS of an operator", [&] { return run_task(index, work[thread]); });
     if (!statuses[index].ok()) failed.store(true, std::memory_order_relaxed);
   };
-  ESS_RETURN_IF_ERROR(pool_.ParallelFor(tasks.size(), compute, cancellation));
+  if (on_accelerator) {
+    compute(0, 0);  // The device has the threads; the pool is free for others.
+  } else {
+    ESS_RETURN_IF_ERROR(pool_.ParallelFor(tasks.size(), compute, cancellation));
+  }
   for (const absl::Status& status : statuses) ESS_RETURN_IF_ERROR(status);
   return Join(results, measures, options);
 }

@@ -38,7 +38,8 @@ struct OperatorEss {
 class EssEngine {
  public:
   struct Options {
-    // Device memory for the batches of dense operators on an accelerator.
+    // Device memory for the batches of dense operators on an accelerator. A head of length L takes
+    // about 60 L^2 bytes; longer ones than fit here are computed on the host.
     int64_t tensor_bytes = int64_t{2} << 30;
     // Takes that route on the CPU as well, where the host's is faster: for tests and benchmarks.
     bool tensors_on_cpu = false;
@@ -56,7 +57,7 @@ class EssEngine {
   //                           horizon below 1.
   //         kInternal         an operator with a NaN or infinity: names head and entry.
   //         kCancelled, kDeadlineExceeded  within 200 ms of the token's change.
-  // Memory: about 5 L^2 doubles per thread for a dense operator; O(L N) for the native routes.
+  // Memory: at most 4 L^2 doubles per thread for a dense operator; O(L N) for the native routes.
   absl::StatusOr<OperatorEss> Compute(const operators::SequenceOperator& op,
                                       std::span<const int64_t> heads,
                                       std::span<const int64_t> positions,
@@ -64,6 +65,8 @@ class EssEngine {
                                       const CancellationToken& cancellation) const;
 
  private:
+  // Without a horizon. Matrices too long for tensor_bytes go the way of the host.
+  Route RouteOf(const operators::SequenceOperator& op) const;
   // A head whose operator does not depend on the input may be known already.
   absl::StatusOr<HeadEss> CachedHead(const operators::SequenceOperator& op, int64_t head,
                                      std::span<const int64_t> positions,

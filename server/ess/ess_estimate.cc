@@ -6,7 +6,10 @@
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <string_view>
+#include <utility>
 
+#include "server/base/log.h"
 #include "server/ess/ess_engine.h"
 #include "server/linalg/serial_torch.h"
 
@@ -15,78 +18,205 @@ namespace {
 
 using Kind = Measure::Kind;
 
-// What a main route costs, in units of its own: L^3 for the dense ones, L n^2 for those of a state
-// or band of n. Where a pass is made of vectors and not of matrix products, it counts for more.
+// Work in units of FloatSpeed(), as a polynomial of the length L and the state or band n; dense
+// routes have n = L.
+struct Work {
+  double cubic;   // Times L n^2,
+  double square;  // and times L n.
+};
+
+// What a main route costs for one head of a class. tests/benchmarks/estimate_benchmark.cc prints
+// what a line promises beside what happens.
 struct RouteCost {
   Route route;
-  double prepare;   // Once per head, max_i sigma_1(H_i) included.
-  double pass;      // Counts at a first tolerance;
-  double further;   // at each further one.
-  double spectral;  // Entropy, or counts relative to sigma_1(H_i): each.
+  std::string_view class_name;  // Empty: all classes without a line above.
+  Work prepare;                 // Once, max_i sigma_1(H_i) included.
+  Work pass;                    // Counts at a first tolerance,
+  Work further;                 // and at each further one.
+  Work entropy;
+  Work relative;  // Counts relative to sigma_1(H_i), each fraction; or these norms.
 };
 
+// clang-format off: one line for each route and class.
 constexpr std::array kCosts = {
-    RouteCost{Route::kInertiaTree, 0.7, 0.54, 0.35, 3.5},
-    RouteCost{Route::kTensorTree, 1.4, 1.1, 1.1, 7},
-    RouteCost{Route::kStateWindows, 60, 20, 20, 100},
-    RouteCost{Route::kChannelWindows, 40, 20, 20, 100},
-    RouteCost{Route::kLocalWindows, 40, 75, 75, 300},
+    //        route                  class                  prepare     pass         further entropy
+    //        relative
+    RouteCost{Route::kInertiaTree,
+              "Convolution",
+              {7, 0},
+              {0.41, 33},
+              {0.33, 26},
+              {2.2, 1300},
+              {1.8, 2000}},
+    RouteCost{
+        Route::kInertiaTree, "", {0.72, 27}, {0.41, 33}, {0.33, 26}, {2.2, 1300}, {1.8, 1500}},
+    RouteCost{Route::kTensorTree, "", {4, 300}, {2, 300}, {2, 300}, {40, 3000}, {60, 3000}},
+    RouteCost{Route::kStateWindows,
+              "DeltaRecurrence",
+              {100, 4200},
+              {1.5, 550},
+              {1.5, 590},
+              {23, 12500},
+              {190, 35000}},
+    RouteCost{Route::kStateWindows,
+              "DiagonalPlusRankOne",
+              {100, 4200},
+              {1.5, 550},
+              {1.5, 590},
+              {23, 12500},
+              {190, 35000}},
+    RouteCost{Route::kStateWindows,
+              "GeneralRecurrence",
+              {890, 0},
+              {1.5, 550},
+              {1.5, 590},
+              {23, 12500},
+              {190, 20000}},
+    RouteCost{
+        Route::kStateWindows, "", {9, 2500}, {1.5, 600}, {1.5, 590}, {23, 12200}, {190, 27400}},
+    RouteCost{Route::kChannelWindows, "", {30, 530}, {5, 80}, {6, 95}, {75, 1200}, {70, 1150}},
+    RouteCost{Route::kLocalWindows, "", {6, 800}, {1.9, 235}, {1, 140}, {32, 4100}, {90, 11400}},
+};
+// clang-format on
+
+// T from its factors, for the dense routes: operations for each entry of T and each state.
+struct FormingCost {
+  std::string_view class_name;
+  double per_state;
 };
 
-// Copying, checking and scaling T, in units of L^2.
-constexpr double kCopies = 150;
+constexpr std::array kForming = {
+    FormingCost{"DiagonalRecurrence", 19}, FormingCost{"SelectiveScan", 19},
+    FormingCost{"DeltaRecurrence", 46},    FormingCost{"DiagonalPlusRankOne", 46},
+    FormingCost{"GeneralRecurrence", 46},
+};
+
+// Scratch of one thread, in float64 numbers.
+struct RouteMemory {
+  Route route;
+  double length;    // Times L n,
+  double square;    // and n^2.
+  double spectral;  // Times L n, in addition for entropies and relative counts.
+};
+
+constexpr std::array kMemory = {
+    RouteMemory{Route::kInertiaTree, 3, 0, 1.2},   RouteMemory{Route::kTensorTree, 8, 0, 0},
+    RouteMemory{Route::kStateWindows, 10, 8, 0},   RouteMemory{Route::kChannelWindows, 40, 0, 0},
+    RouteMemory{Route::kLocalWindows, 1.35, 8, 0},
+};
+
 // Speed of LibTorch's SVD as a share of its matrix product's.
 constexpr double kSvdSpeed = 0.4;
 // A product of matrices of this size is long enough for the clock.
 constexpr int64_t kProbeSize = 384;
 constexpr int kProbes = 3;
 
-const RouteCost& CostOf(Route route) {
-  return *std::find_if(kCosts.begin(), kCosts.end(),
-                       [route](const RouteCost& cost) { return cost.route == route; });
+const RouteCost& CostOf(Route route, std::string_view class_name) {
+  const auto* found = std::find_if(kCosts.begin(), kCosts.end(), [&](const RouteCost& cost) {
+    return cost.route == route && (cost.class_name == class_name || cost.class_name.empty());
+  });
+  ESS_CHECK(found != kCosts.end());
+  return *found;
 }
 
 bool IsDense(Route route) { return route == Route::kInertiaTree || route == Route::kTensorTree; }
 
-// Adds one measure to the estimate. `counts`: tolerances so far.
-void AddMeasure(const OperatorShape& shape, const Measure& measure, bool by_svd,
-                const EssOptions& options, double unit, int64_t& counts, EssEstimate& estimate) {
-  const Route main = ChooseRoute(shape);
-  const RouteCost& cost = CostOf(main);
-  RouteSet& routes = estimate.routes.emplace_back();
-  if (measure.kind == Kind::kCausal) {
-    routes.Add(Route::kFactorSvd);
-    const double state = static_cast<double>(shape.state_size.size);
-    estimate.flops += 20 * static_cast<double>(shape.length) * state * state * state / kSvdSpeed;
-    return;
+// Adds up the work for one shape.
+class Estimator {
+ public:
+  Estimator(const OperatorShape& shape, const EssOptions& options)
+      : shape_(shape),
+        options_(options),
+        // As EssEngine::Compute: a cut block goes the dense way.
+        main_(options.horizon ? Route::kInertiaTree : ChooseRoute(shape)),
+        cost_(CostOf(main_, shape.class_name)),
+        length_(static_cast<double>(shape.length)),
+        state_(StateOf(shape)),
+        size_(IsDense(main_) ? length_ : state_) {}
+
+  EssEstimate Estimate(std::span<const int64_t> positions, std::span<const Measure> measures) {
+    Add(cost_.prepare);
+    if (IsDense(main_)) estimate_.flops += FormingWork();
+    bool spectral = false;
+    for (const Measure& measure : measures) {
+      const bool by_svd = ReferenceWork(shape_, {&measure, 1}, options_, positions) > 0;
+      spectral = AddMeasure(measure, by_svd) || spectral;
+    }
+    // One decomposition at each position serves all measures that need it.
+    estimate_.flops += ReferenceWork(shape_, measures, options_, positions) / kSvdSpeed;
+    const RouteMemory& memory = *std::find_if(
+        kMemory.begin(), kMemory.end(), [this](const auto& line) { return line.route == main_; });
+    const double numbers = length_ * size_ * (memory.length + (spectral ? memory.spectral : 0)) +
+                           memory.square * size_ * size_;
+    estimate_.scratch_bytes = static_cast<int64_t>(numbers * sizeof(double));
+    return std::move(estimate_);
   }
-  if (by_svd) {  // Its work is ReferenceWork.
-    routes.Add(options.horizon ? Route::kReferenceSvd : SvdRoute(main));
-    return;
+
+ private:
+  static double StateOf(const OperatorShape& shape) {
+    if (shape.state_size.kind == operators::StateSize::Kind::kGrowing) {
+      return static_cast<double>(shape.length);
+    }
+    return static_cast<double>(std::max<int64_t>(shape.state_size.size, 1));
   }
-  // A certificate counts on both sides of the threshold.
-  const int passes = options.certify ? 2 : 1;
-  switch (measure.kind) {
-    case Kind::kFrobeniusNorm:
-      routes.Add(Route::kPrefixSums);
-      break;
-    case Kind::kTolerance:
-    case Kind::kHeadRelative:
-      routes.Add(main);
-      for (int pass = 0; pass < passes; ++pass) {
-        estimate.flops += unit * (counts++ == 0 ? cost.pass : cost.further);
+
+  void Add(const Work& work) {
+    estimate_.flops += length_ * size_ * (work.cubic * size_ + work.square);
+  }
+
+  double FormingWork() const {
+    for (const FormingCost& forming : kForming) {
+      if (forming.class_name == shape_.class_name) {
+        return forming.per_state * state_ * length_ * length_;
       }
-      break;
-    case Kind::kRelative:
-      routes.Add(SpectralRoute(main));
-      estimate.flops += unit * cost.spectral * passes;
-      break;
-    default:
-      routes.Add(SpectralRoute(main));
-      estimate.flops += unit * cost.spectral;
-      break;
+    }
+    return 0;
   }
-}
+
+  // Whether it needs more than counts at tolerances.
+  bool AddMeasure(const Measure& measure, bool by_svd) {
+    RouteSet& routes = estimate_.routes.emplace_back();
+    if (measure.kind == Kind::kCausal) {
+      routes.Add(Route::kFactorSvd);
+      estimate_.flops += 20 * length_ * state_ * state_ * state_ / kSvdSpeed;
+      return false;
+    }
+    if (by_svd) {  // Its work is ReferenceWork.
+      routes.Add(options_.horizon ? Route::kReferenceSvd : SvdRoute(main_));
+      return false;
+    }
+    // A certificate counts on both sides of the threshold.
+    const int passes = options_.certify ? 2 : 1;
+    switch (measure.kind) {
+      case Kind::kFrobeniusNorm:
+        routes.Add(Route::kPrefixSums);
+        return false;
+      case Kind::kTolerance:
+      case Kind::kHeadRelative:
+        routes.Add(main_);
+        for (int pass = 0; pass < passes; ++pass) Add(counts_++ == 0 ? cost_.pass : cost_.further);
+        return false;
+      case Kind::kEntropy:
+        routes.Add(SpectralRoute(main_));
+        Add(cost_.entropy);
+        return true;
+      default:
+        routes.Add(SpectralRoute(main_));
+        for (int pass = 0; pass < passes; ++pass) Add(cost_.relative);
+        return true;
+    }
+  }
+
+  const OperatorShape& shape_;
+  const EssOptions& options_;
+  const Route main_;
+  const RouteCost& cost_;
+  const double length_;
+  const double state_;
+  const double size_;   // n.
+  int64_t counts_ = 0;  // Passes at tolerances so far.
+  EssEstimate estimate_;
+};
 
 double MeasureSpeed() {
   const linalg::SerialTorch serial;
@@ -106,31 +236,7 @@ double MeasureSpeed() {
 
 EssEstimate EstimateEss(const OperatorShape& shape, std::span<const int64_t> positions,
                         std::span<const Measure> measures, const EssOptions& options) {
-  EssEstimate estimate;
-  const Route main = ChooseRoute(shape);
-  const double length = static_cast<double>(shape.length);
-  const double state = shape.state_size.kind == operators::StateSize::Kind::kGrowing
-                           ? length
-                           : static_cast<double>(std::max<int64_t>(shape.state_size.size, 1));
-  const double unit = IsDense(main) ? length * length * length : length * state * state;
-  estimate.flops = CostOf(main).prepare * unit;
-  if (IsDense(main)) estimate.flops += kCopies * length * length;
-  // T from its factors.
-  if (IsDense(main) && shape.class_name != "DenseOperator") {
-    estimate.flops += 2 * state * length * length;
-  }
-  int64_t counts = 0;
-  for (const Measure& measure : measures) {
-    const bool by_svd = ReferenceWork(shape, {&measure, 1}, options, positions) > 0;
-    AddMeasure(shape, measure, by_svd, options, unit, counts, estimate);
-  }
-  // One decomposition at each position serves all measures that need it.
-  estimate.flops += ReferenceWork(shape, measures, options, positions) / kSvdSpeed;
-  const int64_t doubles = IsDense(main)
-                              ? 4 * shape.length * shape.length
-                              : 32 * shape.length * std::max<int64_t>(shape.state_size.size, 8);
-  estimate.scratch_bytes = doubles * static_cast<int64_t>(sizeof(double));
-  return estimate;
+  return Estimator(shape, options).Estimate(positions, measures);
 }
 
 double FloatSpeed() {

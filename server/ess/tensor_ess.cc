@@ -13,12 +13,6 @@
 namespace ess {
 namespace {
 
-at::Tensor SelectMaps(const at::Tensor& maps, std::span<const int64_t> heads) {
-  if (static_cast<int64_t>(heads.size()) == maps.size(0)) return maps;
-  const at::Tensor index = at::tensor(at::IntArrayRef(heads.data(), heads.size()), at::kLong);
-  return maps.index_select(0, index.to(maps.device()));  // [heads, L, L]
-}
-
 // The requests of all heads in one: they differ in their tolerances only.
 linalg::TensorSpectraRequest JoinRequests(std::span<const HeadMeasures> plans) {
   const linalg::SpectrumRequest& first = plans.front().request();
@@ -50,9 +44,9 @@ absl::StatusOr<std::vector<HeadEss>> ComputeByTensors(const operators::SequenceO
                                                       const EssOptions& options,
                                                       int64_t byte_budget, HeadWork& work,
                                                       const CancellationToken& cancellation) {
-  ESS_ASSIGN_OR_RETURN(linalg::TensorSpectra spectra,
-                       linalg::TensorSpectra::Create(SelectMaps(*op.dense_maps(), heads),
-                                                     byte_budget, cancellation));
+  ESS_ASSIGN_OR_RETURN(
+      linalg::TensorSpectra spectra,
+      linalg::TensorSpectra::Create(*op.dense_maps(), heads, byte_budget, cancellation));
   ESS_ASSIGN_OR_RETURN(const std::vector<double> norms, spectra.MaxSpectralNorms(cancellation));
   std::vector<HeadMeasures> plans;
   for (const double norm : norms) {

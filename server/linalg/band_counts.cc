@@ -14,6 +14,10 @@ namespace {
 constexpr int kSharedCountsAtLeast = 3;
 constexpr int64_t kWorthwhile = 2;
 
+// How far beside tau the counts are that enclose an uncertain one, in uncertainties.
+constexpr double kMargins = 4;
+constexpr double kLargestUncertainty = 1e-2;
+
 // A row with what is known about its count.
 struct OpenRow {
   RowCount* answer;
@@ -35,6 +39,29 @@ void Narrow(const BlockCounts& counts, double tau, int64_t begin, std::vector<Op
   }
 }
 
+// Decides a row whose pivots were not stable: with exchanges, and where that is not enough by the
+// counts a little below and above tau, which are the same unless a singular value is there.
+absl::Status NarrowWithExchanges(const BandWindow& window, double norm, std::vector<OpenRow>& open,
+                                 Arena& arena, const CancellationToken& cancellation) {
+  const int64_t row = open.back().answer->row;
+  const double asked = open.back().answer->tau;
+  const auto narrow = [&](double tau) -> absl::StatusOr<double> {
+    double sum = 0;
+    ESS_ASSIGN_OR_RETURN(const BlockCounts counts,
+                         CountWithNudges(tau, norm, {&sum, 1}, [&](double nudged_tau) {
+                           return CountPosition(window, nudged_tau, row, sum, arena, cancellation);
+                         }));
+    Narrow(counts, tau, row, open);
+    return counts.uncertainty;
+  };
+  ESS_ASSIGN_OR_RETURN(const double uncertainty, narrow(asked));
+  if (uncertainty == 0 || uncertainty > kLargestUncertainty) return absl::OkStatus();
+  for (const double side : {-1, 1}) {
+    ESS_RETURN_IF_ERROR(narrow(asked * (1 + side * kMargins * uncertainty)).status());
+  }
+  return absl::OkStatus();
+}
+
 // Takes the decided rows out; returns how many.
 int64_t Settle(std::vector<OpenRow>& open) {
   for (OpenRow& row : open) {
@@ -48,6 +75,7 @@ int64_t Settle(std::vector<OpenRow>& open) {
 absl::StatusOr<BlockCounts> CountRows(const BandWindow& window, double tau, double norm,
                                       int64_t begin, int64_t end, Arena& arena,
                                       const CancellationToken& cancellation) {
+  ESS_RETURN_IF_ERROR(cancellation.Check());
   std::vector<double> sums(window.width);
   const auto run = [&](double nudged_tau) {
     return CountWindow(window, nudged_tau, begin, end, sums, arena, cancellation);
@@ -79,6 +107,9 @@ absl::Status CountEachRow(const BandWindow& window, double norm, std::vector<Row
     ESS_ASSIGN_OR_RETURN(const BlockCounts counts, CountRows(window, asked.tau, norm, begin,
                                                              begin + kBlock, arena, cancellation));
     Narrow(counts, asked.tau, begin, open);
+    if (!open.back().decided()) {
+      ESS_RETURN_IF_ERROR(NarrowWithExchanges(window, norm, open, arena, cancellation));
+    }
     if (!open.back().decided()) {
       open.back().answer->doubtful = true;
       open.pop_back();

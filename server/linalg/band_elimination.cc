@@ -6,6 +6,7 @@
 
 #include "server/base/status_macros.h"
 #include "server/linalg/inertia_tree_run.h"
+#include "server/linalg/symmetric_inertia.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "server/linalg/band_elimination.cc"
@@ -75,12 +76,17 @@ void EliminateBand(const ShiftedWindow& shifted, double* a, double* b, double* c
                  .singular_pivot = factor.singular};
 }
 
-// The node of positions [begin, end) of a node: the rest is eliminated.
-void EliminateSurroundings(const ShiftedWindow& shifted, double* a, double* b, double* c,
-                           Arena& arena, WorkMeter& meter, EliminatedWindow& node) {
-  const ArenaScope scope(arena);
+// The node of positions [begin, end) of a node: the rest is eliminated. Its arrays stay allocated
+// in `arena`.
+void EliminateSurroundingsOnTarget(const ShiftedWindow& shifted, Arena& arena, WorkMeter& meter,
+                                   EliminatedWindow& node) {
   const int64_t begin = shifted.begin;
   const int64_t width = shifted.end - begin;
+  const int64_t size = width * StrideFor(width);
+  double* a = arena.Allocate(3 * size);
+  double* b = a + size;
+  double* c = b + size;
+  const ArenaScope scope(arena);
   const TreeNode whole = node.node;
   const SurroundingPanel surroundings(whole, begin, shifted.end, arena);
   const Panel& panel = surroundings.panel();
@@ -105,14 +111,12 @@ void EliminateSurroundings(const ShiftedWindow& shifted, double* a, double* b, d
   node.result.singular_pivot |= factored.singular_pivot;
 }
 
-// The arrays of the node stay allocated in `arena`.
+// The node of all positions; of A only rows and columns from `begin` on are made, of C those before
+// `end`, of B rows and columns likewise. Its arrays stay allocated in `arena`.
 EliminatedWindow EliminateCommonOnTarget(const ShiftedWindow& shifted, Arena& arena,
                                          WorkMeter& meter) {
   const BandWindow& window = shifted.window;
   const int64_t stride = StrideFor(window.width);
-  const bool all = shifted.begin == 0 && shifted.end == window.width;
-  const int64_t part = shifted.end - shifted.begin;
-  double* parts = all ? nullptr : arena.Allocate(3 * part * StrideFor(part));
   double* a = arena.Allocate(window.width * stride);
   double* b = arena.Allocate(window.width * stride);
   double* c = arena.Allocate(window.width * stride);
@@ -125,10 +129,6 @@ EliminatedWindow EliminateCommonOnTarget(const ShiftedWindow& shifted, Arena& ar
     a[i * stride + i] += 1;
     c[i * stride + i] -= shifted.shift * shifted.scale * shifted.scale;
   }
-  if (!all && meter.status().ok()) {
-    const int64_t size = part * StrideFor(part);
-    EliminateSurroundings(shifted, parts, parts + size, parts + 2 * size, arena, meter, node);
-  }
   return node;
 }
 
@@ -140,14 +140,18 @@ namespace ess::linalg {
 namespace {
 
 HWY_EXPORT(EliminateCommonOnTarget);
+HWY_EXPORT(EliminateSurroundingsOnTarget);
 
 absl::StatusOr<TreeResult> Eliminate(const ShiftedWindow& shifted, std::span<double> sums,
                                      Arena& arena, const CancellationToken& cancellation) {
   const ArenaScope scope(arena);
   WorkMeter meter(cancellation);
-  const EliminatedWindow node =
-      HWY_DYNAMIC_DISPATCH(EliminateCommonOnTarget)(shifted, arena, meter);
+  EliminatedWindow node = HWY_DYNAMIC_DISPATCH(EliminateCommonOnTarget)(shifted, arena, meter);
   if (!meter.status().ok()) return meter.status();
+  if (shifted.begin > 0 || shifted.end < shifted.window.width) {
+    HWY_DYNAMIC_DISPATCH(EliminateSurroundingsOnTarget)(shifted, arena, meter, node);
+    if (!meter.status().ok()) return meter.status();
+  }
   const TreeProblem problem{.root = node.node, .sum = shifted.sum};
   ESS_ASSIGN_OR_RETURN(TreeResult result, RunTree(problem, sums, arena, cancellation));
   result.growth = std::max(result.growth, node.result.growth);
@@ -157,21 +161,57 @@ absl::StatusOr<TreeResult> Eliminate(const ShiftedWindow& shifted, std::span<dou
 
 double PowerOfTwoNear(double x) { return std::ldexp(1.0, std::ilogb(x)); }
 
+ShiftedWindow ForCounts(const BandWindow& window, double tau, int64_t begin, int64_t end) {
+  return {.window = window,
+          .shift = -tau * tau,
+          .scale = 1 / PowerOfTwoNear(tau),
+          .sum = PivotSum::kNegative,
+          .begin = begin,
+          .end = end};
+}
+
+// out [width, width] = [A B; B^T C] for the rows from `row` on and the columns before it, the
+// columns first.
+void CopyPosition(const TreeNode& node, int64_t row, double* out) {
+  const int64_t width = node.width;
+  for (int64_t r = 0; r < width; ++r) {
+    for (int64_t c = 0; c <= r; ++c) {
+      const MatrixView& part = r < row ? node.c : c < row ? node.b : node.a;
+      out[r * width + c] = out[c * width + r] = part.data[r * part.stride + c];
+    }
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<TreeResult> CountWindow(const BandWindow& window, double tau, int64_t begin,
                                        int64_t end, std::span<double> counts, Arena& arena,
                                        const CancellationToken& cancellation) {
-  const ShiftedWindow shifted{.window = window,
-                              .shift = -tau * tau,
-                              .scale = 1 / PowerOfTwoNear(tau),
-                              .sum = PivotSum::kNegative,
-                              .begin = begin,
-                              .end = end};
+  const ShiftedWindow shifted = ForCounts(window, tau, begin, end);
   ESS_ASSIGN_OR_RETURN(TreeResult result,
                        Eliminate(shifted, counts.subspan(begin, end - begin), arena, cancellation));
   result.growth *= tau;
   return result;
+}
+
+absl::StatusOr<TreeResult> CountPosition(const BandWindow& window, double tau, int64_t row,
+                                         double& count, Arena& arena,
+                                         const CancellationToken& cancellation) {
+  const int64_t begin = row / kBlock * kBlock;
+  const ShiftedWindow shifted = ForCounts(window, tau, begin, begin + kBlock);
+  const ArenaScope scope(arena);
+  WorkMeter meter(cancellation);
+  const EliminatedWindow node =
+      HWY_DYNAMIC_DISPATCH(EliminateCommonOnTarget)(shifted, arena, meter);
+  if (!meter.status().ok()) return meter.status();
+  const int64_t size = window.width * window.width;
+  double* matrix = arena.Allocate(size);
+  CopyPosition(node.node, row, matrix);
+  const SymmetricInertia inertia =
+      InertiaInPlace({matrix, static_cast<size_t>(size)}, window.width);
+  count = node.node.pivot_sum + static_cast<double>(inertia.negative);
+  return TreeResult{.growth = tau * std::max(node.result.growth, inertia.largest),
+                    .singular_pivot = node.result.singular_pivot || inertia.singular};
 }
 
 absl::Status WindowLogDeterminants(const BandWindow& window, double t, std::span<double> log_dets,

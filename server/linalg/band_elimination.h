@@ -25,11 +25,18 @@ absl::StatusOr<TreeResult> CountWindow(const BandWindow& window, double tau, int
                                        int64_t end, std::span<double> counts, Arena& arena,
                                        const CancellationToken& cancellation);
 
+// The same count at one position, `row` of the window, by an elimination with exchanges inside the
+// window: where the order of CountWindow meets small pivots by accident, this does not. Cost: that
+// of CountWindow for 8 positions, and 2/3 width^3 plain operations.
+absl::StatusOr<TreeResult> CountPosition(const BandWindow& window, double tau, int64_t row,
+                                         double& count, Arena& arena,
+                                         const CancellationToken& cancellation);
+
 // log_dets[i] = log det(I + H^T H / t^2) of all positions of the window; t in the window's units.
 absl::Status WindowLogDeterminants(const BandWindow& window, double t, std::span<double> log_dets,
                                    Arena& arena, const CancellationToken& cancellation);
 
-// What both do before the tree: see above.
+// What all of them do before the tree: see above.
 struct ShiftedWindow {
   const BandWindow& window;
   double shift;  // s
@@ -44,7 +51,7 @@ struct EliminatedWindow {
   TreeResult result;  // Of the elimination so far.
 };
 
-// Doubles of scratch that either needs.
+// Doubles of scratch that each of them needs.
 int64_t WindowEliminationScratch(int64_t common, int64_t width);
 
 }  // namespace ess::linalg

@@ -20,6 +20,9 @@ namespace ess::linalg::HWY_NAMESPACE {
 inline constexpr int kBandSteps = 24;
 // Norm of the noise, in each of the two parts of a start vector of norm 1.
 inline constexpr double kNoise = 0.02;
+// A band that is smaller, in the window's units, plays no part, and near underflow it has no digits
+// to make a vector of.
+inline constexpr double kSmallestBand = 1e-200;
 
 // The same numbers every time: what is found must not depend on what was done before.
 class Noise {
@@ -68,7 +71,7 @@ HWY_NOINLINE std::vector<double> TopOfBand(const WindowOperator& op, int64_t ban
     basis.push_back(std::move(next));
   }
   const double value = t.LargestEigenvalue();
-  if (!(value > 0)) return top;
+  if (!(value > kSmallestBand)) return top;
   const std::vector<double> weights = t.TopEigenvector(value);
   for (size_t step = 0; step < weights.size(); ++step) {
     for (int64_t k = 0; k < band; ++k) top[k] += weights[step] * basis[step][k];

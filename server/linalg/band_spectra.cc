@@ -87,7 +87,8 @@ int64_t BandSpectra::WindowWidth(int64_t length) {
 }
 
 absl::Status BandSpectra::FillEntropies(const WindowPositions& positions, const BandWindow& window,
-                                        Spectrum& spectrum, const CancellationToken& cancellation) {
+                                        Spectrum& spectrum, Arena& arena,
+                                        const CancellationToken& cancellation) {
   std::vector<WindowPositions::Entry> entries = positions.entries;
   std::stable_sort(entries.begin(), entries.end(),
                    [](const auto& x, const auto& y) { return x.norm > y.norm; });
@@ -97,7 +98,7 @@ absl::Status BandSpectra::FillEntropies(const WindowPositions& positions, const 
     for (int shift = 0; shift < kEntropyShifts; ++shift) {
       ESS_RETURN_IF_ERROR(WindowLogDeterminants(
           window, scale * kEntropyRule[shift].shift,
-          std::span(log_dets_).subspan(shift * window.width, window.width), arena_, cancellation));
+          std::span(log_dets_).subspan(shift * window.width, window.width), arena, cancellation));
     }
     size_t end = begin;
     for (; end < entries.size() && entries[end].norm * kScaleRatio >= scale; ++end) {
@@ -120,11 +121,11 @@ absl::Status BandSpectra::FillEntropies(const WindowPositions& positions, const 
 
 absl::Status BandSpectra::FillFractions(const WindowPositions& positions, const BandWindow& window,
                                         const SpectrumRequest& request, Spectrum& spectrum,
-                                        const CancellationToken& cancellation) {
+                                        Arena& arena, const CancellationToken& cancellation) {
   std::vector<uint8_t> wanted(window.width, 0);
   for (const auto& entry : positions.entries) wanted[entry.row] = 1;
   ESS_ASSIGN_OR_RETURN(const std::vector<double> sigma,
-                       WindowSpectralNorms(window, wanted, arena_, cancellation));
+                       WindowSpectralNorms(window, wanted, arena, cancellation));
   if (request.spectral_norms) {
     for (const auto& entry : positions.entries) {
       spectrum.spectral_norms[entry.position] = sigma[entry.row] / positions.unit;
@@ -143,7 +144,7 @@ absl::Status BandSpectra::FillFractions(const WindowPositions& positions, const 
         MarkDoubtful(entry.position, answer);
       }
     }
-    ESS_RETURN_IF_ERROR(CountEachRow(window, positions.largest_norm, rows, arena_, cancellation));
+    ESS_RETURN_IF_ERROR(CountEachRow(window, positions.largest_norm, rows, arena, cancellation));
     for (size_t r = 0; r < rows.size(); ++r) {
       answer.counts[places[r]] = rows[r].count;
       if (rows[r].doubtful) MarkDoubtful(places[r], answer);
@@ -154,46 +155,49 @@ absl::Status BandSpectra::FillFractions(const WindowPositions& positions, const 
 
 absl::Status BandSpectra::FillWindow(const WindowPositions& positions, const BandWindow& window,
                                      const SpectrumRequest& request, Spectrum& spectrum,
-                                     const CancellationToken& cancellation) {
+                                     Arena& arena, const CancellationToken& cancellation) {
   if (request.entropies) {
-    ESS_RETURN_IF_ERROR(FillEntropies(positions, window, spectrum, cancellation));
+    ESS_RETURN_IF_ERROR(FillEntropies(positions, window, spectrum, arena, cancellation));
   }
   if (request.spectral_norms || !request.fractions.empty()) {
-    ESS_RETURN_IF_ERROR(FillFractions(positions, window, request, spectrum, cancellation));
+    ESS_RETURN_IF_ERROR(FillFractions(positions, window, request, spectrum, arena, cancellation));
   }
   return absl::OkStatus();
 }
 
 absl::Status BandSpectra::Compute(const BandHalf& half, std::span<const double> norms,
-                                  const SpectrumRequest& request, Spectrum& spectrum,
+                                  const SpectrumRequest& request, Spectrum& spectrum, Arena& arena,
                                   const CancellationToken& cancellation) {
   ESS_CHECK(half.end % kBlock == 0 && half.end <= half.length);
   const int64_t widest = WindowWidth(half.length);
   const int64_t stride = StrideFor(half.end);
-  gram_.assign(half.end * stride, 0.0);
   const int64_t window_scratch =
       ReduceWindowScratch(half.end, widest) + WindowEliminationScratch(half.end, widest);
   const int64_t gram_scratch = StripCount(half.end) * kStrip * half.length;
-  arena_.Reserve(std::max(window_scratch, gram_scratch));
+  arena.Reserve(half.end * stride + std::max(window_scratch, gram_scratch));
+  const ArenaScope all(arena);
+  double* gram = arena.Allocate(half.end * stride);
   ESS_RETURN_IF_ERROR(AccumulateGram(half.matrix.Block(half.end, 0), half.length - half.end,
-                                     half.end, false, gram_.data(), stride, arena_, cancellation));
+                                     half.end, false, gram, stride, arena, cancellation));
   for (int64_t last = half.end; last > 0;) {
+    // The meters of small windows never come to a check of their own.
+    ESS_RETURN_IF_ERROR(cancellation.Check());
     const int64_t first = std::max(last - widest, int64_t{0});
     const WindowPositions positions(half, first, last - first, norms);
     if (!positions.entries.empty()) {
-      const ArenaScope scope(arena_);
+      const ArenaScope scope(arena);
       const BandSource source{.matrix = half.matrix,
-                              .gram = {gram_.data(), stride},
+                              .gram = {gram, stride},
                               .unit = positions.unit,
                               .floor_norm = positions.floor_norm};
       ESS_ASSIGN_OR_RETURN(const BandWindow window,
-                           ReduceWindow(source, first, last - first, arena_, cancellation));
-      ESS_RETURN_IF_ERROR(FillWindow(positions, window, request, spectrum, cancellation));
+                           ReduceWindow(source, first, last - first, arena, cancellation));
+      ESS_RETURN_IF_ERROR(FillWindow(positions, window, request, spectrum, arena, cancellation));
     }
     for (const int64_t position : positions.too_small) GiveUp(position, request, spectrum);
     if (first > 0) {
       ESS_RETURN_IF_ERROR(AccumulateGram(half.matrix.Block(first, 0), last - first, first, true,
-                                         gram_.data(), stride, arena_, cancellation));
+                                         gram, stride, arena, cancellation));
     }
     last = first;
   }

@@ -25,7 +25,7 @@ struct BandHalf {
   int64_t PositionOf(int64_t i) const { return turned ? length - i : i; }
 };
 
-// Keeps its scratch from one half to the next. Thread-compatible.
+// Thread-compatible.
 class BandSpectra {
  public:
   // Positions per window.
@@ -34,26 +34,26 @@ class BandSpectra {
   // Writes the answers of the half's positions, but for tolerances, into `spectrum`, whose arrays
   // have their sizes already. `norms`: ||H_i||_F of T's positions [length]; T's largest entry is
   // about 1. Where a position is too small beside its neighbours, or sigma_1 does not converge,
-  // numbers are NaN and counts doubtful. Errors: kCancelled, kDeadlineExceeded.
+  // numbers are NaN and counts doubtful. `arena` must be empty; it takes up to 0.8 L^2 doubles.
+  // Errors: kCancelled, kDeadlineExceeded.
   absl::Status Compute(const BandHalf& half, std::span<const double> norms,
-                       const SpectrumRequest& request, Spectrum& spectrum,
+                       const SpectrumRequest& request, Spectrum& spectrum, Arena& arena,
                        const CancellationToken& cancellation);
 
  private:
   struct WindowPositions;
 
   absl::Status FillWindow(const WindowPositions& positions, const BandWindow& window,
-                          const SpectrumRequest& request, Spectrum& spectrum,
+                          const SpectrumRequest& request, Spectrum& spectrum, Arena& arena,
                           const CancellationToken& cancellation);
   absl::Status FillEntropies(const WindowPositions& positions, const BandWindow& window,
-                             Spectrum& spectrum, const CancellationToken& cancellation);
+                             Spectrum& spectrum, Arena& arena,
+                             const CancellationToken& cancellation);
   absl::Status FillFractions(const WindowPositions& positions, const BandWindow& window,
-                             const SpectrumRequest& request, Spectrum& spectrum,
+                             const SpectrumRequest& request, Spectrum& spectrum, Arena& arena,
                              const CancellationToken& cancellation);
 
-  std::vector<double> gram_;
   std::vector<double> log_dets_;
-  Arena arena_;
 };
 
 }  // namespace ess::linalg

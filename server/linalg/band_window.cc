@@ -16,6 +16,12 @@ namespace ess::linalg::HWY_NAMESPACE {
 
 void AccumulateGramOnTarget(MatrixView rows, int64_t depth, int64_t columns, bool add, double* gram,
                             int64_t gram_stride, Arena& arena, WorkMeter& meter) {
+  if (depth == 0) {
+    for (int64_t row = 0; !add && row < columns; ++row) {
+      std::fill_n(gram + row * gram_stride, columns, 0.0);
+    }
+    return;
+  }
   const ArenaScope scope(arena);
   double* strips = arena.Allocate(StripCount(columns) * kStrip * depth);
   PackRows(rows, depth, columns, strips);

@@ -105,6 +105,9 @@ absl::StatusOr<double> MaxBlockSpectralNorm(std::span<const double> matrix, int6
                                             const CancellationToken& cancellation) {
   Bounds bounds{.lower = std::vector<double>(length, 0.0),
                 .upper = BlockFrobeniusNorms(matrix, length)};
+  const PositionRange wanted = tree.positions();
+  std::fill(bounds.upper.begin(), bounds.upper.begin() + wanted.begin, 0.0);
+  std::fill(bounds.upper.begin() + wanted.end, bounds.upper.end(), 0.0);
   const auto largest = std::max_element(bounds.upper.begin(), bounds.upper.end());
   if (*largest == 0) return 0.0;
   const double ceiling = *largest;

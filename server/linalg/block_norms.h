@@ -24,7 +24,8 @@ std::vector<double> BlockFrobeniusNorms(std::span<const double> matrix, int64_t 
 // others in O(L^2), and when none is larger the inertia tree, asked for singular values above the
 // best one, proves it or names the positions that are.
 //
-// `tree` has `matrix` loaded, and the same conditions on entries apply.
+// `tree` has `matrix` loaded, and the same conditions on entries apply. Where it was loaded for
+// some positions only, one of them must have the largest sigma_1.
 // Errors: as InertiaTree::CountAbove; kAborted when there is no such proof either.
 // Cost:   typically 1-2 trees and a few dozen products with one block.
 absl::StatusOr<double> MaxBlockSpectralNorm(std::span<const double> matrix, int64_t length,

@@ -30,10 +30,12 @@ double EntropyOf(std::span<const double> sigma) {
 
 }  // namespace
 
-absl::Status DenseSpectra::Load(std::span<double> matrix, int64_t length, Symmetry,
+absl::Status DenseSpectra::Load(std::span<double> matrix, int64_t length, Symmetry symmetry,
                                 const CancellationToken& cancellation) {
   length_ = length;
+  symmetry_ = symmetry;
   matrix_ = matrix;
+  known_sigma_.clear();
   spectral_norm_.reset();
   tree_loaded_ = false;
   // A power of two rounds nothing; later squares can neither overflow nor vanish.
@@ -45,9 +47,31 @@ absl::Status DenseSpectra::Load(std::span<double> matrix, int64_t length, Symmet
   return cancellation.Check();
 }
 
+PositionRange DenseSpectra::AskedPositions() const {
+  return {1, symmetry_ == Symmetry::kToeplitz ? length_ / 2 + 1 : length_};
+}
+
+template <typename Number>
+void DenseSpectra::Mirror(std::vector<Number>& values) const {
+  if (values.empty()) return;
+  const int64_t end = AskedPositions().end;  // Position i takes the answer of L - i.
+  std::reverse_copy(values.begin() + 1, values.begin() + 1 + length_ - end, values.begin() + end);
+}
+
+void DenseSpectra::Mirror(PositionCounts& counts) const {
+  Mirror(counts.counts);
+  Mirror(counts.doubtful);
+}
+
+std::vector<double> DenseSpectra::ScaledFrobeniusNorms() const {
+  std::vector<double> norms = BlockFrobeniusNorms(matrix_, length_);
+  Mirror(norms);  // The same bits as well.
+  return norms;
+}
+
 absl::StatusOr<InertiaTree*> DenseSpectra::Tree(const CancellationToken& cancellation) {
   if (!tree_loaded_) {
-    ESS_RETURN_IF_ERROR(tree_.Load(matrix_, length_, cancellation));
+    ESS_RETURN_IF_ERROR(tree_.Load(matrix_, length_, cancellation, AskedPositions()));
     tree_loaded_ = true;
   }
   return &tree_;
@@ -66,56 +90,52 @@ absl::StatusOr<PositionCounts> DenseSpectra::CountAbove(double tau,
                                                         const CancellationToken& cancellation) {
   ESS_RETURN_IF_ERROR(MaxSpectralNorm(cancellation).status());
   ESS_ASSIGN_OR_RETURN(InertiaTree * tree, Tree(cancellation));
-  PositionCounts result;
-  ESS_ASSIGN_OR_RETURN(BlockCounts counts, tree->CountAbove(tau, *spectral_norm_, cancellation));
-  if (counts.uncertainty > 0) {
-    // Counts a little below and above tau: where they agree the count is proved.
-    const double margin = 4 * counts.uncertainty;
-    ESS_ASSIGN_OR_RETURN(const BlockCounts low,
-                         tree->CountAbove(tau * (1 - margin), *spectral_norm_, cancellation));
-    ESS_ASSIGN_OR_RETURN(counts,
-                         tree->CountAbove(tau * (1 + margin), *spectral_norm_, cancellation));
-    const bool proved = std::max(low.uncertainty, counts.uncertainty) <= margin / 2;
-    result.doubtful.resize(length_);
-    for (int64_t i = 1; i < length_; ++i) {
-      result.doubtful[i] = !proved || low.counts[i] != counts.counts[i];
-    }
-  }
-  result.counts = std::move(counts.counts);
+  ESS_ASSIGN_OR_RETURN(PositionCounts result, ProvedCounts(tau, [&](double at) {
+                         return tree->CountAbove(at, *spectral_norm_, cancellation);
+                       }));
+  Mirror(result);
   return result;
 }
 
-void DenseSpectra::TurnMatrix(int64_t columns) {
-  turned_.resize(length_ * columns);
-  for (int64_t first = 0; first < columns; first += kBlock) {
-    for (int64_t row = first; row < length_; ++row) {
-      double* to = turned_.data() + row * columns + first;
-      const double* from = matrix_.data() + (length_ - 1 - first) * length_ + length_ - 1 - row;
-      for (int64_t c = 0; c < kBlock; ++c) to[c] = from[-c * length_];
+void DenseSpectra::TurnMatrix() {
+  // Entry [row, column] and its image [L - 1 - column, L - 1 - row], block by block for the caches.
+  const int64_t last = length_ - 1;
+  for (int64_t first = 0; first < length_; first += kBlock) {
+    for (int64_t left = 0; left <= first && left < length_ - first; left += kBlock) {
+      for (int64_t row = first; row < std::min(first + kBlock, length_); ++row) {
+        const int64_t end = std::min({left + kBlock, row, last - row});
+        double* image = matrix_.data() + (last - left) * length_ + last - row;
+        for (int64_t column = left; column < end; ++column, image -= length_) {
+          std::swap(matrix_[row * length_ + column], *image);
+        }
+      }
     }
   }
 }
 
 absl::Status DenseSpectra::FillByBands(const SpectrumRequest& request, Spectrum& spectrum,
                                        const CancellationToken& cancellation) {
-  const std::vector<double> norms = BlockFrobeniusNorms(matrix_, length_);
+  const std::vector<double> norms = ScaledFrobeniusNorms();
   // Both halves have blocks of 8, and no position may be left out in the middle.
   const int64_t left = length_ / 2 / kBlock * kBlock + kBlock;
   const int64_t right = (length_ - left) / kBlock * kBlock + kBlock;
-  ESS_RETURN_IF_ERROR(bands_.Compute(
-      {.matrix = {matrix_.data(), length_}, .length = length_, .end = left, .turned = false}, norms,
-      request, spectrum, cancellation));
-  TurnMatrix(right);
-  ESS_RETURN_IF_ERROR(bands_.Compute(
-      {.matrix = {turned_.data(), right}, .length = length_, .end = right, .turned = true}, norms,
-      request, spectrum, cancellation));
-  if (request.entropies) spectrum.entropy_errors = SpreadErrors(spectrum.entropy_errors);
-  return absl::OkStatus();
+  const auto compute = [&](int64_t end, bool turned) {
+    return bands_.Compute(
+        {.matrix = {matrix_.data(), length_}, .length = length_, .end = end, .turned = turned},
+        norms, request, spectrum, tree_.scratch(), cancellation);
+  };
+  ESS_RETURN_IF_ERROR(compute(left, false));
+  if (symmetry_ == Symmetry::kToeplitz) return absl::OkStatus();
+  // In place: a copy would be another half of the matrix.
+  TurnMatrix();
+  const absl::Status status = compute(right, true);
+  TurnMatrix();
+  return status;
 }
 
 absl::Status DenseSpectra::FillBySvd(const SpectrumRequest& request, Spectrum& spectrum,
                                      const CancellationToken& cancellation) const {
-  for (int64_t i = 1; i < length_; ++i) {
+  for (int64_t i = 1; i < AskedPositions().end; ++i) {
     ESS_RETURN_IF_ERROR(cancellation.Check());
     ESS_ASSIGN_OR_RETURN(const std::vector<double> sigma, BlockSingularValues(matrix_, length_, i));
     if (request.entropies) spectrum.entropies[i] = EntropyOf(sigma);
@@ -150,19 +170,32 @@ absl::StatusOr<Spectrum> DenseSpectra::Compute(const SpectrumRequest& request,
                             ? FillBySvd(request, spectrum, cancellation)
                             : FillByBands(request, spectrum, cancellation));
     for (double& norm : spectrum.spectral_norms) norm *= scale_;
+    Mirror(spectrum.spectral_norms);
+    Mirror(spectrum.entropies);
+    Mirror(spectrum.entropy_errors);
+    for (PositionCounts& counts : spectrum.fraction_counts) Mirror(counts);
+    spectrum.entropy_errors = SpreadErrors(spectrum.entropy_errors);
   }
   return spectrum;
 }
 
 std::vector<double> DenseSpectra::FrobeniusNorms() {
-  std::vector<double> norms = BlockFrobeniusNorms(matrix_, length_);
+  std::vector<double> norms = ScaledFrobeniusNorms();
   for (double& norm : norms) norm *= scale_;
   return norms;
 }
 
 absl::StatusOr<std::vector<double>> DenseSpectra::SingularValues(int64_t position) {
+  std::vector<double>* known = nullptr;
+  if (symmetry_ == Symmetry::kToeplitz && position > 0) {
+    position = std::min(position, length_ - position);
+    known_sigma_.resize(length_ / 2 + 1);
+    known = &known_sigma_[position];
+    if (!known->empty()) return *known;
+  }
   ESS_ASSIGN_OR_RETURN(std::vector<double> sigma, BlockSingularValues(matrix_, length_, position));
   for (double& value : sigma) value *= scale_;
+  if (known != nullptr) *known = sigma;
   return sigma;
 }
 

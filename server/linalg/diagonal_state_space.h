@@ -1,14 +1,15 @@
-// Recurrences whose transition is diagonal: linear attention, GLA, RetNet, Mamba-2, S4D.
+// Recurrences whose transition is diagonal: linear attention, GLA, RetNet, Mamba-2; complex: S4D,
+// LRU.
 #pragma once
 
 #include "server/linalg/state_space.h"
 
 namespace ess::linalg {
 
-// Arrays of one head, row-major; they must outlive the object.
+// Arrays of one head, row-major; they must outlive the object. Complex numbers are pairs (re, im).
 struct DiagonalFactors {
   int64_t length = 0;         // L
-  int64_t states = 0;         // N
+  int64_t states = 0;         // N, real or complex.
   bool scalar_gate = false;   // One gate for all states.
   bool reads_before = false;  // Pre-read.
   const double* a = nullptr;  // Gates [L, N], or [L] with scalar_gate.
@@ -32,6 +33,21 @@ class DiagonalStateSpace final : public StateSpace {
   int64_t states() const override { return factors_.states; }
   TransitionKind transition_kind() const override { return TransitionKind::kDiagonal; }
   // Cost: W^2 N + O(W N) operations.
+  void FillWindow(int64_t first, int64_t width, StateWindow& window) const override;
+
+ private:
+  const DiagonalFactors factors_;
+};
+
+// T = Re(...): two real states for each complex one.
+class ComplexDiagonalStateSpace final : public StateSpace {
+ public:
+  explicit ComplexDiagonalStateSpace(const DiagonalFactors& factors) : factors_(factors) {}
+
+  int64_t length() const override { return factors_.length; }
+  int64_t states() const override { return 2 * factors_.states; }
+  TransitionKind transition_kind() const override { return TransitionKind::kPairs; }
+  // Cost: as DiagonalStateSpace with twice the states.
   void FillWindow(int64_t first, int64_t width, StateWindow& window) const override;
 
  private:

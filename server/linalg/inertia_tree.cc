@@ -1,7 +1,6 @@
 #include "server/linalg/inertia_tree.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -22,50 +21,61 @@ constexpr double kLargestUncertainty = 1e-2;
 }  // namespace
 
 absl::Status InertiaTree::Load(std::span<const double> matrix, int64_t length,
-                               const CancellationToken& cancellation) {
+                               const CancellationToken& cancellation, PositionRange positions) {
   ESS_CHECK(length >= 1 && static_cast<int64_t>(matrix.size()) == length * length);
   source_ = matrix;
   length_ = length;
+  positions_ = {std::max(positions.begin, int64_t{0}), std::min(positions.end, length)};
   return Place(0, cancellation);
 }
 
-MatrixView InertiaTree::PaddedCopy(int64_t offset, int64_t width) {
+MatrixView InertiaTree::PaddedCopy(int64_t offset, int64_t width, double* out) const {
   const int64_t stride = StrideFor(width);
-  padded_.Reserve(width * stride);
   for (int64_t row = 0; row < width; ++row) {
-    double* to = padded_.data() + row * stride;
+    double* to = out + row * stride;
     // The tree reads whole blocks on the diagonal, and nothing to their right.
     std::fill_n(to, Arena::Rounded(row + 1), 0.0);
     if (row < offset || row >= offset + length_) continue;
     std::copy_n(source_.data() + (row - offset) * length_, row - offset, to + offset);
   }
-  return {padded_.data(), stride};
+  return {out, stride};
 }
 
 absl::Status InertiaTree::Place(int64_t offset, const CancellationToken& cancellation) {
   offset_ = offset;
   const int64_t width = Arena::Rounded(offset + length_);
-  problem_.root = {
-      .width = width,
-      .b = width == length_ ? MatrixView{source_.data(), length_} : PaddedCopy(offset, width)};
+  problem_.root = {.width = width};
+  problem_.grams = {};
+  // Positions behind the last one that is asked for stay together, where nothing goes.
+  const int64_t asked = Arena::Rounded(offset + positions_.end);
+  const bool first_half_only = asked < width;
+  if (first_half_only) problem_.root.cut = std::max(asked, FirstHalf(width));
   arena_.Reserve(TreeScratch(problem_.root));
-  if (width == kBlock) return absl::OkStatus();
 
   const int64_t first_half = problem_.root.first_half();
   const int64_t second_half = width - first_half;
-  column_gram_.Reserve(first_half * StrideFor(first_half));
-  row_gram_.Reserve(second_half * StrideFor(second_half));
-  problem_.grams = {.columns = {column_gram_.data(), StrideFor(first_half)},
-                    .rows = {row_gram_.data(), StrideFor(second_half)}};
-  return ComputeRootGrams(problem_.root, column_gram_.data(), row_gram_.data(), arena_,
-                          cancellation);
+  const int64_t column_gram = first_half * StrideFor(first_half);
+  const int64_t row_gram = first_half_only ? 0 : second_half * StrideFor(second_half);
+  const int64_t padded = width == length_ ? 0 : width * StrideFor(width);
+  prepared_.Reserve(column_gram + row_gram + padded);
+  double* columns = prepared_.data();
+  double* rows = first_half_only ? nullptr : columns + column_gram;
+  problem_.root.b = padded == 0 ? MatrixView{source_.data(), length_}
+                                : PaddedCopy(offset, width, columns + column_gram + row_gram);
+  if (width == kBlock) return absl::OkStatus();
+
+  problem_.grams = {.columns = {columns, StrideFor(first_half)},
+                    .rows = {rows, StrideFor(second_half)}};
+  return ComputeRootGrams(problem_.root, columns, rows, arena_, cancellation);
 }
 
 absl::StatusOr<BlockCounts> InertiaTree::CountFromOffset(double tau, double spectral_norm,
                                                          PositionRange positions,
                                                          const CancellationToken& cancellation) {
   std::vector<double> sums(problem_.root.width);
-  problem_.wanted = {offset_ + positions.begin, offset_ + std::min(positions.end, length_)};
+  const int64_t begin = std::max(positions.begin, positions_.begin);
+  const int64_t end = std::max(std::min(positions.end, positions_.end), begin);
+  problem_.wanted = {offset_ + begin, offset_ + end};
   ESS_ASSIGN_OR_RETURN(BlockCounts result,
                        CountWithNudges(tau, spectral_norm, sums, [&](double nudged_tau) {
                          problem_.a_identity = problem_.c_identity = nudged_tau;
@@ -73,26 +83,11 @@ absl::StatusOr<BlockCounts> InertiaTree::CountFromOffset(double tau, double spec
                        }));
   if (!result.counts.empty()) {
     result.counts = {result.counts.begin() + offset_, result.counts.begin() + offset_ + length_};
+    // The tree goes to whole blocks of 8 positions.
+    std::fill(result.counts.begin(), result.counts.begin() + begin, 0);
+    std::fill(result.counts.begin() + end, result.counts.end(), 0);
   }
   return result;
-}
-
-absl::StatusOr<std::vector<double>> InertiaTree::LogDeterminants(
-    double t, const CancellationToken& cancellation) {
-  ESS_CHECK(length_ > 0 && t > 0);
-  // From the first offset, whatever earlier calls have done: the same bits each time.
-  if (offset_ != 0) ESS_RETURN_IF_ERROR(Place(0, cancellation));
-  TreeProblem problem = problem_;
-  problem.wanted = {};
-  problem.a_identity = t;
-  problem.c_identity = -t;
-  problem.sum = PivotSum::kLogAbs;
-  std::vector<double> sums(problem.root.width);
-  ESS_RETURN_IF_ERROR(RunTree(problem, sums, arena_, cancellation).status());
-  const double of_identity = static_cast<double>(problem.root.width) * std::log(t);
-  for (double& sum : sums) sum -= of_identity;
-  sums.resize(length_);
-  return sums;
 }
 
 absl::StatusOr<BlockCounts> InertiaTree::CountAbove(double tau, double spectral_norm,

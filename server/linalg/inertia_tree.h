@@ -29,11 +29,12 @@ class InertiaTree {
  public:
   // Takes the strictly lower triangle of T, row-major [length, length], and prepares what all
   // tolerances share. Cost: 0.25 L^3 operations; memory: at most 3 L^2 doubles.
+  // `positions`: the only ones that will be asked for. Half of them halves cost and memory.
   // REQUIRES: finite entries of magnitude at most 1; for accuracy, the largest in [0.5, 1).
   // `matrix` stays as it is until the last call of CountAbove.
   // Errors: kCancelled, kDeadlineExceeded.
   absl::Status Load(std::span<const double> matrix, int64_t length,
-                    const CancellationToken& cancellation);
+                    const CancellationToken& cancellation, PositionRange positions = {});
 
   // counts[i] = #{sigma(H_i) > tau (1 + 1e-11)} for i in [0, L). A singular value within about
   // 1e-16 (spectral_norm / tau)^2 relative of tau may fall on either side; below tau = 1e-7
@@ -43,7 +44,8 @@ class InertiaTree {
   // which growth is normal. REQUIRES: tau > 0; a successful Load.
   // Where rounding errors may have grown, tau is moved up by up to 4e-7 relative, then the tree is
   // cut differently; if that does not help, the result says how far the counts can be trusted.
-  // Positions outside `positions` are not looked at, and have a count of 0.
+  // Positions outside `positions`, or outside those of Load, are not looked at, and have a count
+  // of 0.
   // Errors: kAborted     the errors may be anything; use another method.
   //         kCancelled, kDeadlineExceeded  within milliseconds of the token's change.
   // Cost:   0.29 L^3 operations, down to 0.1 L^3 for a few positions; rarely a few times that.
@@ -51,19 +53,16 @@ class InertiaTree {
                                          const CancellationToken& cancellation,
                                          PositionRange positions = {});
 
-  // log det(I + H_i^T H_i / t^2) for i in [0, L), by the same tree with the columns negated: its
-  // pivots keep their signs, so nothing can be singular. Absolute error: below 1e-15 times L times
-  // (spectral_norm / t)^2 or so.
-  // REQUIRES: t > 0; a successful Load.
-  // Errors: kCancelled, kDeadlineExceeded. Cost: 0.29 L^3 operations.
-  absl::StatusOr<std::vector<double>> LogDeterminants(double t,
-                                                      const CancellationToken& cancellation);
-
   int64_t length() const { return length_; }
+  // Those that may be asked for, within [0, L).
+  PositionRange positions() const { return positions_; }
+  // Holds nothing between two calls: others may use it then.
+  Arena& scratch() { return arena_; }
 
  private:
-  // The matrix with zeros around it: `offset` rows and columns before, up to `width` after.
-  MatrixView PaddedCopy(int64_t offset, int64_t width);
+  // Fills `out` with the matrix and zeros around it: `offset` rows and columns before, up to
+  // `width` after.
+  MatrixView PaddedCopy(int64_t offset, int64_t width, double* out) const;
   // Puts the matrix `offset` positions after the start of the tree.
   absl::Status Place(int64_t offset, const CancellationToken& cancellation);
   // The best count of this placement.
@@ -73,11 +72,10 @@ class InertiaTree {
 
   std::span<const double> source_;
   int64_t length_ = 0;
+  PositionRange positions_;
   int64_t offset_ = 0;
   TreeProblem problem_;
-  NumberBuffer padded_;  // Of PaddedCopy.
-  NumberBuffer column_gram_;
-  NumberBuffer row_gram_;
+  NumberBuffer prepared_;  // The Gram matrices of the root, and a padded copy where one is needed.
   Arena arena_;
 };
 

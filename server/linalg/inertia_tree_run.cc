@@ -78,8 +78,8 @@ class TreeRun {
     const double scale = 1 / pivot;
     child.pivot_sum += static_cast<double>(pivots) *
                        (problem_.sum == PivotSum::kLogAbs ? std::log(std::abs(pivot)) : pivot < 0);
-    if (node.width == problem_.root.width && problem_.grams.rows.data != nullptr) {
-      const MatrixView gram = second ? problem_.grams.rows : problem_.grams.columns;
+    const MatrixView gram = second ? problem_.grams.rows : problem_.grams.columns;
+    if (node.width == problem_.root.width && gram.data != nullptr) {
       for (int64_t row = 0; row < width; ++row) {
         const int64_t end = (row / kBlock + 1) * kBlock;
         for (int64_t column = 0; column < end; ++column) {
@@ -187,6 +187,7 @@ void ComputeRootGramsOnTarget(const TreeNode& root, double* columns, double* row
   PackRows(b21, second_half, first_half, strips);
   UpdateLower<kStrip>(second_half, first_half,
                       {{strips, strips, {}, columns, StrideFor(first_half), -1.0}}, meter);
+  if (rows == nullptr) return;
   PackTransposed(b21, first_half, second_half, false, strips);
   UpdateLower<kStrip>(first_half, second_half,
                       {{strips, strips, {}, rows, StrideFor(second_half), -1.0}}, meter);
@@ -203,9 +204,8 @@ HWY_EXPORT(RunTreeOnTarget);
 HWY_EXPORT(ComputeRootGramsOnTarget);
 
 // Scratch of the children of a node, following EliminateIdentity and EliminatePanel.
-int64_t ScratchBelow(int64_t width, bool a_is_identity, bool c_is_identity) {
+int64_t ScratchBelow(int64_t width, int64_t first_half, bool a_is_identity, bool c_is_identity) {
   if (width == kBlock) return 0;
-  const int64_t first_half = FirstHalf(width);
   int64_t largest = 0;
   for (const bool second : {false, true}) {
     const int64_t kept = second ? width - first_half : first_half;
@@ -213,11 +213,12 @@ int64_t ScratchBelow(int64_t width, bool a_is_identity, bool c_is_identity) {
     const int64_t matrix = Arena::Rounded(kept * StrideFor(kept));
     const int64_t strips = StripCount(kept) * kStrip * pivots;
     if (second ? c_is_identity : a_is_identity) {
-      const int64_t below = ScratchBelow(kept, !second && a_is_identity, second && c_is_identity);
+      const int64_t below =
+          ScratchBelow(kept, FirstHalf(kept), !second && a_is_identity, second && c_is_identity);
       largest = std::max(largest, matrix + std::max(strips, below));
     } else {
       const int64_t panel = 2 * (StripCount(pivots) * kStrip * pivots + 2 * strips);
-      const int64_t below = ScratchBelow(kept, false, false);
+      const int64_t below = ScratchBelow(kept, FirstHalf(kept), false, false);
       largest = std::max(largest, 3 * matrix + std::max(panel, below));
     }
   }
@@ -229,12 +230,12 @@ int64_t ScratchBelow(int64_t width, bool a_is_identity, bool c_is_identity) {
 int64_t TreeScratch(const TreeNode& root) {
   const int64_t first_half = root.first_half();
   return std::max(StripCount(first_half) * kStrip * first_half,
-                  ScratchBelow(root.width, root.a.is_identity(), root.c.is_identity()));
+                  ScratchBelow(root.width, first_half, root.a.is_identity(), root.c.is_identity()));
 }
 
 int64_t TreeScratch(int64_t width) {
   const TreeNode identity{.width = width};
-  return std::max(TreeScratch(identity), ScratchBelow(width, false, false));
+  return std::max(TreeScratch(identity), ScratchBelow(width, FirstHalf(width), false, false));
 }
 
 absl::Status ComputeRootGrams(const TreeNode& root, double* columns, double* rows, Arena& arena,

@@ -16,7 +16,7 @@ int64_t TreeScratch(const TreeNode& root);
 int64_t TreeScratch(int64_t width);
 
 // Fills columns = B21^T B21 and rows = B21 B21^T for the root's halves (lower triangles, whole 8 x
-// 8 blocks). Each is square with StrideFor(its width).
+// 8 blocks). Each is square with StrideFor(its width). Without `rows`, only the columns.
 absl::Status ComputeRootGrams(const TreeNode& root, double* columns, double* rows, Arena& arena,
                               const CancellationToken& cancellation);
 

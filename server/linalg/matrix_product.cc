@@ -32,12 +32,33 @@ void MultiplyMatricesOnTarget(const ProductSize& size, const ProductOperand& lhs
   PackOperand(lhs.view, !lhs.transposed, size.depth, size.rows, left);
   PackOperand(rhs.view, rhs.transposed, size.depth, size.columns, right);
   for (int64_t column = 0; column < size.columns; column += kStrip) {
-    const int64_t first = size.lower_only ? column / kBlock * kBlock : 0;
-    for (int64_t row = first; row < size.rows; row += kBlock) {
-      const int64_t end = size.lower_only ? std::min(size.columns, row + kBlock) : size.columns;
-      SubtractProduct<kStrip>(size.depth, left + row / kStrip * kStrip * size.depth + row % kStrip,
-                              right + column * size.depth, {}, out + row * out_stride + column,
-                              out_stride, std::min(kStrip, end - column), -1.0);
+    const int64_t start = size.rhs_lower ? std::min(column, size.depth) : 0;
+    for (int64_t row = size.lower_only ? column : 0; row < size.rows; row += kBlock) {
+      const int64_t columns = std::min(
+          kStrip, (size.lower_only ? std::min(size.columns, row + kBlock) : size.columns) - column);
+      const int64_t end = size.lhs_lower ? std::min(size.depth, row + kBlock) : size.depth;
+      SubtractProduct<kStrip>(
+          std::max(end - start, int64_t{0}),
+          left + row / kStrip * kStrip * size.depth + start * kStrip + row % kStrip,
+          right + column * size.depth + start * kStrip, {}, out + row * out_stride + column,
+          out_stride, columns, -1.0);
+    }
+  }
+}
+
+void InvertUnitLowerOnTarget(int64_t size, const double* strict, double* out) {
+  const Float64 d;
+  for (int64_t row = 0; row < size; ++row) {
+    double* target = out + row * size;
+    std::fill_n(target, row / kBlock * kBlock + kBlock, 0.0);
+    target[row] = 1;
+    for (int64_t k = 0; k < row; ++k) {
+      const Vec factor = hn::Set(d, strict[row * size + k]);
+      const double* above = out + k * size;
+      for (int64_t c = 0; c <= k; c += kLanes) {
+        hn::StoreU(hn::NegMulAdd(factor, hn::LoadU(d, above + c), hn::LoadU(d, target + c)), d,
+                   target + c);
+      }
     }
   }
 }
@@ -49,11 +70,16 @@ HWY_AFTER_NAMESPACE();
 namespace ess::linalg {
 namespace {
 HWY_EXPORT(MultiplyMatricesOnTarget);
+HWY_EXPORT(InvertUnitLowerOnTarget);
 }  // namespace
 
 void MultiplyMatrices(const ProductSize& size, const ProductOperand& lhs, const ProductOperand& rhs,
                       double* out, int64_t out_stride, Arena& arena) {
   HWY_DYNAMIC_DISPATCH(MultiplyMatricesOnTarget)(size, lhs, rhs, out, out_stride, arena);
+}
+
+void InvertUnitLower(int64_t size, const double* strict, double* out) {
+  HWY_DYNAMIC_DISPATCH(InvertUnitLowerOnTarget)(size, strict, out);
 }
 
 int64_t MultiplyScratch(const ProductSize& size) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "server/base/status_macros.h"
 
@@ -51,6 +52,24 @@ absl::StatusOr<BlockCounts> CountWithNudges(
     previous_growth = result.growth;
   }
   return best;
+}
+
+absl::StatusOr<PositionCounts> ProvedCounts(
+    double tau, absl::FunctionRef<absl::StatusOr<BlockCounts>(double tau)> count) {
+  PositionCounts result;
+  ESS_ASSIGN_OR_RETURN(BlockCounts counts, count(tau));
+  if (counts.uncertainty > 0) {
+    const double margin = 4 * counts.uncertainty;
+    ESS_ASSIGN_OR_RETURN(const BlockCounts low, count(tau * (1 - margin)));
+    ESS_ASSIGN_OR_RETURN(counts, count(tau * (1 + margin)));
+    const bool proved = std::max(low.uncertainty, counts.uncertainty) <= margin / 2;
+    result.doubtful.resize(counts.counts.size());
+    for (size_t i = 0; i < counts.counts.size(); ++i) {
+      result.doubtful[i] = !proved || low.counts[i] != counts.counts[i];
+    }
+  }
+  result.counts = std::move(counts.counts);
+  return result;
 }
 
 }  // namespace ess::linalg

@@ -9,6 +9,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
+#include "server/linalg/block_spectra.h"
 #include "server/linalg/tree_workspace.h"
 
 namespace ess::linalg {
@@ -35,5 +36,11 @@ double GrowthLimit(double tau, double spectral_norm);
 absl::StatusOr<BlockCounts> CountWithNudges(
     double tau, double spectral_norm, std::span<const double> sums,
     absl::FunctionRef<absl::StatusOr<TreeResult>(double nudged_tau)> run);
+
+// Counts at tau, and where one run is not certain also a little below and above it: where those two
+// agree the count is proved, elsewhere it is doubtful. `count` is a CountWithNudges. Errors: those
+// of `count`.
+absl::StatusOr<PositionCounts> ProvedCounts(
+    double tau, absl::FunctionRef<absl::StatusOr<BlockCounts>(double tau)> count);
 
 }  // namespace ess::linalg

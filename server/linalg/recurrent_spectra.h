@@ -13,9 +13,10 @@
 
 namespace ess::linalg {
 
-// Cost: preparation about 15 L N^2 operations, shared by all measures; each tolerance about
-// 5 L N^2; entropy 20 times that; sigma_1 about 300 L N^2; each fraction 3 to 15 tolerances.
-// Memory: about 8 L N doubles.
+// Cost, besides the windows' own (StateSpace): preparation about 20 L N^2 operations, shared by all
+// measures, 40 where transitions are dense; each tolerance about 5 L N^2; entropy 20 times that;
+// sigma_1 about 100 L N^2; each fraction 5 to 20 tolerances.
+// Memory: about 12 L N doubles.
 class RecurrentSpectra final : public BlockSpectra {
  public:
   // `width` positions go together, a multiple of 8; 0: chosen by the number of states.

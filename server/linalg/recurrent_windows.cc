@@ -13,9 +13,10 @@
 namespace ess::linalg {
 namespace {
 
-// Measured: between 32 and 64 the elimination of the common block and the tree are in balance.
+// Measured for N = 8 .. 128 (docs/ess.md): wider windows share more between their positions, and
+// narrower ones do less for each.
 int64_t ChooseWidth(const StateSpace& space, int64_t width) {
-  if (width == 0) width = std::clamp(RoundUpToBlock(space.states()), int64_t{32}, int64_t{64});
+  if (width == 0) width = std::clamp(RoundUpToBlock(space.states() / 2), int64_t{16}, int64_t{64});
   return std::min(width, RoundUpToBlock(space.length()));
 }
 
@@ -42,45 +43,61 @@ RecurrentWindows::RecurrentWindows(std::unique_ptr<const StateSpace> space, int6
 }
 
 absl::Status RecurrentWindows::Prepare(const CancellationToken& cancellation) {
-  if (!windows_.empty()) return absl::OkStatus();
+  if (!all_.windows.empty()) return absl::OkStatus();
   const int64_t states = RoundUpToBlock(space_->states());
-  const TransitionKind kind = space_->transition_kind();
   arena_.Reserve(
-      std::max({CarryFactorScratch(kind, states, width_), DescribeWindowScratch(states, width_),
-                EliminateWindowScratch(states, width_), WindowNorms::Scratch(states, width_),
+      std::max({CarryFactorScratch(space_->transition_kind(), states, width_),
+                DescribeWindowScratch(states, width_), EliminateWindowScratch(states, width_),
+                WindowNorms::Scratch(states, width_),
                 MultiplyScratch({.rows = states, .columns = states, .depth = states})}));
-  const int64_t count = (length() + width_ - 1) / width_;
-  std::vector<RecurrentWindow> windows(count);
+  const SquareRootFactor none(space_->states());
+  ESS_ASSIGN_OR_RETURN(all_, MakeChain(0, length(), width_, none, none, cancellation));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<RecurrentWindow>> RecurrentWindows::Split(
+    const RecurrentWindow& window, int64_t width, const CancellationToken& cancellation) {
+  ESS_CHECK(width % kBlock == 0 && width <= width_);
+  const int64_t k = window.first / width_;
+  ESS_ASSIGN_OR_RETURN(Chain parts, MakeChain(window.first, window.first + window.count, width,
+                                              all_.past[k], all_.future[k], cancellation));
+  return std::move(parts.windows);
+}
+
+absl::StatusOr<RecurrentWindows::Chain> RecurrentWindows::MakeChain(
+    int64_t first, int64_t last, int64_t width, const SquareRootFactor& past,
+    const SquareRootFactor& future, const CancellationToken& cancellation) {
+  const TransitionKind kind = space_->transition_kind();
+  const int64_t count = (last - first + width - 1) / width;
   std::vector<StateWindow> sources(count);
-  past_.clear();
-  SquareRootFactor factor(space_->states());
+  Chain chain{.windows = std::vector<RecurrentWindow>(count), .past = {}, .future = {}};
+  chain.future.resize(count);
+  SquareRootFactor factor = past;
   for (int64_t k = 0; k < count; ++k) {
     ESS_RETURN_IF_ERROR(cancellation.Check());
-    const int64_t first = k * width_;
-    const int64_t positions = std::min(width_, length() - first);
-    windows[k].first = first;
-    windows[k].count = positions;
-    windows[k].width = RoundUpToBlock(positions);
-    windows[k].states = states;
-    past_.push_back(factor);
-    space_->FillWindow(first, positions, sources[k]);
+    RecurrentWindow& window = chain.windows[k];
+    window.first = first + k * width;
+    window.count = std::min(width, last - window.first);
+    window.width = RoundUpToBlock(window.count);
+    window.states = factor.padded;
+    chain.past.push_back(factor);
+    space_->FillWindow(window.first, window.count, sources[k]);
     if (k + 1 < count) {
-      CarryFactor(TimeDirection::kForward, kind, sources[k], windows[k].width, factor, arena_);
+      CarryFactor(TimeDirection::kForward, kind, sources[k], window.width, factor, arena_);
     }
   }
-  future_.resize(count);
-  factor = SquareRootFactor(space_->states());
+  factor = future;
   for (int64_t k = count - 1; k >= 0; --k) {
     ESS_RETURN_IF_ERROR(cancellation.Check());
-    future_[k] = factor;
-    DescribeWindow(kind, sources[k], past_[k], factor, windows[k], arena_);
+    chain.future[k] = factor;
+    DescribeWindow(kind, sources[k], chain.past[k], factor, chain.windows[k], arena_);
     if (k > 0) {
-      CarryFactor(TimeDirection::kBackward, kind, sources[k], windows[k].width, factor, arena_);
+      CarryFactor(TimeDirection::kBackward, kind, sources[k], chain.windows[k].width, factor,
+                  arena_);
     }
     sources[k] = {};
   }
-  windows_ = std::move(windows);
-  return absl::OkStatus();
+  return chain;
 }
 
 void RecurrentWindows::Carry(TimeDirection direction, int64_t first, int64_t count,
@@ -91,11 +108,11 @@ void RecurrentWindows::Carry(TimeDirection direction, int64_t first, int64_t cou
 }
 
 std::vector<double> RecurrentWindows::SingularValuesAt(int64_t position) {
-  ESS_CHECK(position >= 0 && position < length() && !windows_.empty());
+  ESS_CHECK(position >= 0 && position < length() && !all_.windows.empty());
   const int64_t k = position / width_;
-  const RecurrentWindow& window = windows_[k];
-  SquareRootFactor past = past_[k];
-  SquareRootFactor future = future_[k];
+  const RecurrentWindow& window = all_.windows[k];
+  SquareRootFactor past = all_.past[k];
+  SquareRootFactor future = all_.future[k];
   Carry(TimeDirection::kForward, window.first, position - window.first, past);
   Carry(TimeDirection::kBackward, position, window.first + window.count - position, future);
   const int64_t states = window.states;

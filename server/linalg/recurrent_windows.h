@@ -14,7 +14,7 @@
 
 namespace ess::linalg {
 
-// Memory: about 8 L N doubles. Thread-compatible.
+// Memory: about 12 L N doubles. Thread-compatible.
 class RecurrentWindows {
  public:
   // `width` positions go together, a multiple of 8; 0: chosen by the number of states.
@@ -27,8 +27,13 @@ class RecurrentWindows {
   int64_t length() const { return space_->length(); }
   int64_t width() const { return width_; }  // Of all windows but the last.
   // REQUIRES, as all below: a successful Prepare.
-  const std::vector<RecurrentWindow>& windows() const { return windows_; }
+  const std::vector<RecurrentWindow>& windows() const { return all_.windows; }
   Arena& arena() { return arena_; }
+
+  // A window cut into narrower ones, `width` positions each. Cost: as Prepare for its positions.
+  // Errors: kCancelled, kDeadlineExceeded.
+  absl::StatusOr<std::vector<RecurrentWindow>> Split(const RecurrentWindow& window, int64_t width,
+                                                     const CancellationToken& cancellation);
 
   // Of H_i in descending order: min(i, L - i, N) of them, right to about 1e-14 of the largest; none
   // for H_i = 0. An SVD of R_O R_C^T at the position. Cost: 2 W N^2 + 4 N^3 operations.
@@ -38,14 +43,25 @@ class RecurrentWindows {
   absl::StatusOr<std::vector<int32_t>> CausalRanks(const CancellationToken& cancellation);
 
  private:
+  // Windows with the factors at their ends.
+  struct Chain {
+    std::vector<RecurrentWindow> windows;
+    std::vector<SquareRootFactor> past;    // R_C at the start of each window.
+    std::vector<SquareRootFactor> future;  // R_O at the end of each window.
+  };
+
+  // Cuts the positions [first, last) into windows, `past` being R_C at `first` and `future` R_O at
+  // `last`.
+  absl::StatusOr<Chain> MakeChain(int64_t first, int64_t last, int64_t width,
+                                  const SquareRootFactor& past, const SquareRootFactor& future,
+                                  const CancellationToken& cancellation);
+
   // Carries a factor over `count` positions from `first` on.
   void Carry(TimeDirection direction, int64_t first, int64_t count, SquareRootFactor& factor);
 
   const std::unique_ptr<const StateSpace> space_;
   const int64_t width_;
-  std::vector<RecurrentWindow> windows_;
-  std::vector<SquareRootFactor> past_;    // R_C at the start of each window.
-  std::vector<SquareRootFactor> future_;  // R_O at the end of each window.
+  Chain all_;
   Arena arena_;
   StateWindow part_;  // Scratch of Carry.
 };

@@ -15,7 +15,8 @@ constexpr int64_t RoundUpToBlock(int64_t count) { return (count + kBlock - 1) / 
 // Positions [first, first + width) between the states h_{first - 1} and h_{first + width - 1}.
 // Post-read below; pre-read, row r of `output` and `inside` lacks the factor A_{first + r}.
 // Products only, never quotients: gates of 0 are legal. P is N and W is the width, each rounded up
-// to a multiple of 8; what is beyond N, beyond the width or beyond L is 0.
+// to a multiple of 8; what is beyond N, beyond the width or beyond L is 0, and any finite number in
+// `transition`.
 struct StateWindow {
   // Sets the sizes and zeroes `inside`; the other numbers are any.
   void Resize(int64_t transition_size, int64_t padded_states, int64_t padded_width) {
@@ -31,8 +32,15 @@ struct StateWindow {
   std::vector<double> input;   // [P, W]: column j is A_{last} ... A_{first+j+1} b_{first+j}.
   // [W, W]: T[first + r, first + j] for j < r; 0 elsewhere.
   std::vector<double> inside;
-  Arena scratch;  // FillWindow's own.
+  // FillWindow's own.
+  Arena scratch;
+  std::vector<StateWindow> parts;
 };
+
+// Rows [first, first + count) of a matrix of `columns` columns as [rows, padded], `fill` beyond
+// them: in place where nothing has to be added, else in the arena.
+const double* PaddedRows(const double* matrix, int64_t first, int64_t count, int64_t columns,
+                         int64_t rows, int64_t padded, double fill, Arena& arena);
 
 // What every A_t is, and so their products.
 enum class TransitionKind {

@@ -1,28 +1,13 @@
 #include "server/linalg/stepped_state_space.h"
 
 #include <algorithm>
+#include <cmath>
+#include <utility>
 
 #include "server/base/log.h"
+#include "server/linalg/matrix_product.h"
 
 namespace ess::linalg {
-namespace {
-
-void AddScaled(double factor, const double* from, int64_t count, double* to) {
-  for (int64_t j = 0; j < count; ++j) to[j] += factor * from[j];
-}
-
-void Scale(double factor, int64_t count, double* x) {
-  for (int64_t j = 0; j < count; ++j) x[j] *= factor;
-}
-
-// sums[j] = sum_n weights[n] x[n, j].
-void WeightedRows(const double* weights, int64_t rows, const double* x, int64_t count,
-                  int64_t stride, double* sums) {
-  std::fill_n(sums, count, 0.0);
-  for (int64_t n = 0; n < rows; ++n) AddScaled(weights[n], x + n * stride, count, sums);
-}
-
-}  // namespace
 
 void SteppedStateSpace::FillWindow(int64_t first, int64_t width, StateWindow& window) const {
   const int64_t N = states();
@@ -31,107 +16,69 @@ void SteppedStateSpace::FillWindow(int64_t first, int64_t width, StateWindow& wi
   const int64_t count = std::min(width, length() - first);
   ESS_CHECK(first >= 0 && width >= 1 && count >= 1);
   window.Resize(P * P, P, W);
-  std::fill(window.output.begin(), window.output.end(), 0.0);
-  std::fill(window.input.begin(), window.input.end(), 0.0);
-  std::fill(window.transition.begin(), window.transition.end(), 0.0);
-  // What is left of the state before the window, and of each input since: [N, N + count].
-  const int64_t stride = N + count;
-  std::vector<double> state(N * stride, 0.0);
+  const int64_t stride = P + W;
+  Arena& arena = window.scratch;
+  arena.Reserve(2 * P * stride + stride + AdvanceScratch(stride));
+  const ArenaScope scope(arena);
+  // What is left of the state before the window, and of each input since.
+  double* state = arena.Allocate(P * stride);
+  double* next = arena.Allocate(P * stride);
+  double* seen = arena.Allocate(stride);
+  std::fill_n(state, P * stride, 0.0);
+  std::fill_n(next, P * stride, 0.0);
   for (int64_t n = 0; n < N; ++n) state[n * stride + n] = 1;
-  std::vector<double> c(N);
-  std::vector<double> b(N);
-  std::vector<double> seen(stride);
-  for (int64_t r = 0; r < count; ++r) {
-    WriteOutput(first + r, c.data());
-    if (!factors_.reads_before) Advance(first + r, N + r, stride, state.data());
-    WeightedRows(c.data(), N, state.data(), N + r, stride, seen.data());
-    std::copy_n(seen.begin(), N, window.output.begin() + r * P);
-    std::copy_n(seen.begin() + N, r, window.inside.begin() + r * W);
-    if (factors_.reads_before) Advance(first + r, N + r, stride, state.data());
-    WriteInput(first + r, b.data());
-    for (int64_t n = 0; n < N; ++n) state[n * stride + N + r] = b[n];
-  }
-  for (int64_t n = 0; n < N; ++n) {
-    std::copy_n(state.begin() + n * stride, N, window.transition.begin() + n * P);
-    std::copy_n(state.begin() + n * stride + N, count, window.input.begin() + n * W);
-  }
-}
+  std::fill(window.output.begin(), window.output.end(), 0.0);
 
-void RealSteppedStateSpace::WriteInput(int64_t t, double* b) const {
-  std::copy_n(b_ + t * states(), states(), b);
-}
-
-void RealSteppedStateSpace::WriteOutput(int64_t t, double* c) const {
-  std::copy_n(c_ + t * states(), states(), c);
-}
-
-void DeltaStateSpace::Advance(int64_t t, int64_t count, int64_t stride, double* x) const {
-  const double* k = k_ + t * states();
-  std::vector<double> stored(count);
-  WeightedRows(k, states(), x, count, stride, stored.data());
-  for (int64_t n = 0; n < states(); ++n) {
-    AddScaled(-beta_[t] * k[n], stored.data(), count, x + n * stride);
-    Scale(alpha_[t], count, x + n * stride);
-  }
-}
-
-void DeltaStateSpace::WriteInput(int64_t t, double* b) const {
-  RealSteppedStateSpace::WriteInput(t, b);
-  Scale(beta_[t], states(), b);
-}
-
-void DiagonalPlusRankOneStateSpace::Advance(int64_t t, int64_t count, int64_t stride,
-                                            double* x) const {
-  const int64_t row = t * states();
-  std::vector<double> shared(count);
-  WeightedRows(q_ + row, states(), x, count, stride, shared.data());
-  for (int64_t n = 0; n < states(); ++n) {
-    Scale(w_[row + n], count, x + n * stride);
-    AddScaled(p_[row + n], shared.data(), count, x + n * stride);
-  }
-}
-
-void GeneralStateSpace::Advance(int64_t t, int64_t count, int64_t stride, double* x) const {
-  const int64_t N = states();
-  const double* a = a_ + t * N * N;
-  std::vector<double> moved(N * count);
-  for (int64_t n = 0; n < N; ++n) {
-    WeightedRows(a + n * N, N, x, count, stride, moved.data() + n * count);
-  }
-  for (int64_t n = 0; n < N; ++n) std::copy_n(moved.data() + n * count, count, x + n * stride);
-}
-
-void ComplexDiagonalStateSpace::Advance(int64_t t, int64_t count, int64_t stride, double* x) const {
-  const int64_t complex_states = states() / 2;
-  for (int64_t s = 0; s < complex_states; ++s) {
-    const Complex gate = a_[scalar_gate_ ? t : t * complex_states + s];
-    double* real = x + 2 * s * stride;
-    double* imaginary = real + stride;
-    for (int64_t j = 0; j < count; ++j) {
-      const double moved = gate.real() * real[j] - gate.imag() * imaginary[j];
-      imaginary[j] = gate.imag() * real[j] + gate.real() * imaginary[j];
-      real[j] = moved;
+  const auto read = [&](int64_t t) {
+    std::fill_n(seen, P + t, 0.0);
+    for (int64_t n = 0; n < N; ++n) {
+      const double weight = factors_.c[(first + t) * N + n];
+      for (int64_t x = 0; x < P + t; ++x) seen[x] += weight * state[n * stride + x];
+    }
+    std::copy_n(seen, P, window.output.begin() + t * P);
+    std::copy_n(seen + P, t, window.inside.begin() + t * W);
+  };
+  for (int64_t t = 0; t < count; ++t) {
+    if (factors_.reads_before) read(t);
+    Advance(first + t, P + RoundUpToBlock(t), stride, state, next, arena);
+    std::swap(state, next);
+    if (!factors_.reads_before) read(t);
+    const double weight = InputWeight(first + t);
+    for (int64_t n = 0; n < N; ++n) {
+      state[n * stride + P + t] = weight * factors_.b[(first + t) * N + n];
     }
   }
-}
-
-void ComplexDiagonalStateSpace::WriteInput(int64_t t, double* b) const {
-  const int64_t complex_states = states() / 2;
-  for (int64_t s = 0; s < complex_states; ++s) {
-    const Complex input = b_[t * complex_states + s];
-    b[2 * s] = input.real();
-    b[2 * s + 1] = input.imag();
+  for (int64_t n = 0; n < P; ++n) {
+    std::copy_n(state + n * stride, P, window.transition.begin() + n * P);
+    std::copy_n(state + n * stride + P, W, window.input.begin() + n * W);
   }
 }
 
-void ComplexDiagonalStateSpace::WriteOutput(int64_t t, double* c) const {
-  const int64_t complex_states = states() / 2;
-  // Re(c h) = Re(c) Re(h) - Im(c) Im(h).
-  for (int64_t s = 0; s < complex_states; ++s) {
-    const Complex output = c_[t * complex_states + s];
-    c[2 * s] = output.real();
-    c[2 * s + 1] = -output.imag();
+void GeneralStateSpace::Advance(int64_t t, int64_t columns, int64_t stride, const double* state,
+                                double* next, Arena& arena) const {
+  const ArenaScope scope(arena);
+  const int64_t N = states();
+  const int64_t P = RoundUpToBlock(N);
+  const double* transition = PaddedRows(a_, t * N, N, N, P, P, 0, arena);
+  MultiplyMatrices({.rows = P, .columns = columns, .depth = P}, {{transition, P}},
+                   {{state, stride}}, next, stride, arena);
+}
+
+int64_t GeneralStateSpace::AdvanceScratch(int64_t columns) const {
+  const int64_t P = RoundUpToBlock(states());
+  return P * P + MultiplyScratch({.rows = P, .columns = columns, .depth = P});
+}
+
+double LargestGateProduct(const double* gates, int64_t steps, int64_t per_step) {
+  double product = 1;
+  for (int64_t t = 0; t < steps; ++t) {
+    double largest = 1;
+    for (int64_t n = 0; n < per_step; ++n) {
+      largest = std::max(largest, std::abs(gates[t * per_step + n]));
+    }
+    product *= largest;
   }
+  return product;
 }
 
 }  // namespace ess::linalg

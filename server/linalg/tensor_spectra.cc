@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <string>
 #include <utility>
 
@@ -13,6 +14,7 @@
 #include "server/base/status_macros.h"
 #include "server/base/torch_status.h"
 #include "server/linalg/entropy_rule.h"
+#include "server/linalg/serial_torch.h"
 #include "server/linalg/tensor_chunk.h"
 #include "server/linalg/tensor_counts.h"
 #include "server/linalg/tensor_entropies.h"
@@ -22,12 +24,15 @@
 namespace ess::linalg {
 namespace {
 
+// On a CPU, where chunks that fit its caches are the fastest ones.
+constexpr int64_t kMostCpuBytes = int64_t{64} << 20;
+
 // The first entry of [H, L, L] on or below a diagonal that is not finite.
-absl::Status NotFinite(const at::Tensor& matrices, int64_t first_head) {
+absl::Status NotFinite(const at::Tensor& matrices, std::span<const int64_t> heads) {
   const at::Tensor wrong = at::isfinite(matrices).logical_not().nonzero()[0].to(at::kCPU);
   const int64_t* const index = wrong.const_data_ptr<int64_t>();
   return absl::InternalError(fmt::format("operator of head {}: entry [{}, {}] is {}",
-                                         first_head + index[0], index[1], index[2],
+                                         heads[index[0]], index[1], index[2],
                                          matrices[index[0]][index[1]][index[2]].item<double>()));
 }
 
@@ -51,10 +56,19 @@ int64_t TensorSpectra::BytesNeeded(int64_t length) {
 
 absl::StatusOr<TensorSpectra> TensorSpectra::Create(at::Tensor maps, int64_t byte_budget,
                                                     const CancellationToken& cancellation) {
+  std::vector<int64_t> heads(maps.size(0));
+  std::iota(heads.begin(), heads.end(), 0);
+  return Create(std::move(maps), heads, byte_budget, cancellation);
+}
+
+absl::StatusOr<TensorSpectra> TensorSpectra::Create(at::Tensor maps, std::span<const int64_t> heads,
+                                                    int64_t byte_budget,
+                                                    const CancellationToken& cancellation) {
   ESS_CHECK(maps.dim() == 3 && maps.size(1) == maps.size(2) && maps.size(1) >= 1);
   ESS_CHECK(maps.is_floating_point());
-  TensorSpectra spectra(std::move(maps), byte_budget);
-  const int64_t needed = BytesNeeded(spectra.length());
+  const int64_t needed = BytesNeeded(maps.size(1));
+  if (maps.is_cpu()) byte_budget = std::min(byte_budget, std::max(needed, kMostCpuBytes));
+  TensorSpectra spectra(std::move(maps), heads, byte_budget);
   if (needed > byte_budget) {
     return absl::ResourceExhaustedError(
         fmt::format("tensor spectra: one head of length {} needs {} bytes; the budget is {}",
@@ -68,14 +82,17 @@ absl::Status TensorSpectra::Measure(const CancellationToken& cancellation) {
   const int64_t at_once = std::max<int64_t>(1, byte_budget_ / TensorTree::BytesOfHead(length()));
   return CatchTorch("operators", [&]() -> absl::Status {
     const c10::InferenceMode inference;
+    const SerialTorch serial;
     for (int64_t first = 0; first < heads(); first += at_once) {
       ESS_RETURN_IF_ERROR(cancellation.Check());
       const int64_t last = std::min(heads(), first + at_once);
-      const at::Tensor matrices = maps_.slice(0, first, last).to(at::kDouble).tril();
+      const at::Tensor matrices = Maps(first, last).tril();
       const std::vector<double> with_diagonal = OnHost(matrices.abs().amax({1, 2}));
       const std::vector<double> largest = OnHost(matrices.tril(-1).abs_().amax({1, 2}));
       for (size_t head = 0; head < largest.size(); ++head) {
-        if (!std::isfinite(with_diagonal[head])) return NotFinite(matrices, first);
+        if (!std::isfinite(with_diagonal[head])) {
+          return NotFinite(matrices, std::span(heads_).subspan(first));
+        }
         scales_.push_back(PowerOfTwoAbove(largest[head]));
       }
     }
@@ -83,11 +100,17 @@ absl::Status TensorSpectra::Measure(const CancellationToken& cancellation) {
   });
 }
 
+at::Tensor TensorSpectra::Maps(int64_t first, int64_t last) const {
+  const at::Tensor index =
+      at::tensor(at::IntArrayRef(heads_).slice(first, last - first), at::kLong);
+  return maps_.index_select(0, index.to(maps_.device())).to(at::kDouble);
+}
+
 at::Tensor TensorSpectra::Scaled(int64_t first, int64_t last) const {
   std::vector<double> inverses;
   for (int64_t head = first; head < last; ++head) inverses.push_back(1 / scales_[head]);
   const at::Tensor factors = at::tensor(inverses, at::kDouble).to(maps_.device());
-  return maps_.slice(0, first, last).to(at::kDouble).tril(-1).mul_(factors.view({-1, 1, 1}));
+  return Maps(first, last).tril(-1).mul_(factors.view({-1, 1, 1}));
 }
 
 absl::Status TensorSpectra::ForEachChunk(
@@ -100,6 +123,7 @@ absl::Status TensorSpectra::ForEachChunk(
       std::clamp<int64_t>((byte_budget_ / at_once - head_bytes) / pair_bytes, 1, shifts);
   const absl::Status status = CatchTorch("tensor spectra", [&]() -> absl::Status {
     const c10::InferenceMode inference;
+    const SerialTorch serial;
     for (int64_t first = 0; first < heads(); first += at_once) {
       ESS_RETURN_IF_ERROR(cancellation.Check());
       const at::Tensor matrices = Scaled(first, std::min(heads(), first + at_once));
@@ -214,6 +238,7 @@ absl::StatusOr<std::vector<double>> TensorSpectra::SingularValues(int64_t head,
   std::vector<double> result;
   ESS_RETURN_IF_ERROR(CatchTorch("singular values of a block", [&] {
     const c10::InferenceMode inference;
+    const SerialTorch serial;
     const at::Tensor block = Scaled(head, head + 1)[0].slice(0, position).slice(1, 0, position);
     result = Multiplied(OnHost(at::linalg_svdvals(block)), scales_[head]);
     return absl::OkStatus();

@@ -31,28 +31,35 @@ struct TensorSpectraRequest {
 //
 // Counts do not depend on the budget, nor on the other heads, unless a singular value is as close
 // to a tolerance as BlockSpectra::Compute allows. Entropies depend on them by rounding (1e-7):
-// libraries choose kernels by the shape of a batch. On a CPU, budgets near BytesNeeded are fastest.
+// libraries choose kernels by the shape of a batch. On a CPU no more is taken than BytesNeeded or
+// 64 MiB: larger chunks are slower there, and a single call of LibTorch would outlast a caller's
+// patience.
 //
 // Errors of all methods: kResourceExhausted  the device's memory ran out;
-//                        kCancelled, kDeadlineExceeded  on a CPU within 200 ms for budgets up to
-//                        128 MiB; kInternal  LibTorch failed, for instance on a device without
-//                        float64.
-// Thread-compatible. Uses LibTorch's threads on a CPU.
+//                        kCancelled, kDeadlineExceeded  on a CPU within 200 ms;
+//                        kInternal  LibTorch failed, for instance on a device without float64.
+// Thread-compatible. On a CPU all work is on the calling thread: between calls as short as these,
+// LibTorch's threads would wait for each other most of the time.
 class TensorSpectra {
  public:
-  // `maps` is [H, L, L] of any floating dtype on any device, L >= 1; shared, not copied, and not
+  // `maps` is [.., L, L] of any floating dtype on any device, L >= 1; shared, not copied, and not
   // to be changed. Its strictly lower triangles are the operators; the rest is not read, but for
-  // the diagonal, which must be finite too.
-  // Errors: kInternal           an entry is not finite: its head, row and column.
+  // the diagonal, which must be finite too. `heads`: which of them are meant, in any order; they
+  // are the heads 0 .. H - 1 of all methods.
+  // Errors: kInternal           an entry is not finite: its head in `maps`, row and column.
   //         kResourceExhausted  the budget is too small for one head and one tolerance; the message
   //                             has both numbers. BytesNeeded() tells beforehand.
+  static absl::StatusOr<TensorSpectra> Create(at::Tensor maps, std::span<const int64_t> heads,
+                                              int64_t byte_budget,
+                                              const CancellationToken& cancellation);
+  // The same for all heads of `maps`.
   static absl::StatusOr<TensorSpectra> Create(at::Tensor maps, int64_t byte_budget,
                                               const CancellationToken& cancellation);
 
   // The smallest budget for operators of this length: about 60 L^2 bytes.
   static int64_t BytesNeeded(int64_t length);
 
-  int64_t heads() const { return maps_.size(0); }
+  int64_t heads() const { return static_cast<int64_t>(heads_.size()); }
   int64_t length() const { return maps_.size(1); }
 
   // max_i sigma_1(H_i) of each head [H], as BlockSpectra::MaxSpectralNorm; NaN for a head that
@@ -75,12 +82,14 @@ class TensorSpectra {
   absl::StatusOr<std::vector<double>> SingularValues(int64_t head, int64_t position) const;
 
  private:
-  TensorSpectra(at::Tensor maps, int64_t byte_budget)
-      : maps_(std::move(maps)), byte_budget_(byte_budget) {}
+  TensorSpectra(at::Tensor maps, std::span<const int64_t> heads, int64_t byte_budget)
+      : maps_(std::move(maps)), heads_(heads.begin(), heads.end()), byte_budget_(byte_budget) {}
 
   // Sets scales_.
   absl::Status Measure(const CancellationToken& cancellation);
-  // The strictly lower triangles of heads [first, last), divided by their scales.
+  // Heads [first, last) as float64.
+  at::Tensor Maps(int64_t first, int64_t last) const;
+  // Their strictly lower triangles, divided by their scales.
   at::Tensor Scaled(int64_t first, int64_t last) const;
   // Calls work(first head, chunk) for all chunks in turn, with LibTorch's errors caught.
   absl::Status ForEachChunk(
@@ -92,6 +101,7 @@ class TensorSpectra {
                             std::span<Spectrum> spectra) const;
 
   at::Tensor maps_;
+  std::vector<int64_t> heads_;  // [H]
   int64_t byte_budget_;
   std::vector<double> scales_;     // [H]: powers of two; the largest entry / scale is in [0.5, 1).
   std::vector<double> max_norms_;  // [H] in the units of the scales; empty: not known yet.

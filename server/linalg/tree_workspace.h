@@ -100,11 +100,13 @@ struct TreeNode {
   MatrixView b{};        // Rows x columns; the strictly lower triangle.
   MatrixView c{};        // Columns x columns; the lower triangle.
   double pivot_sum = 0;  // Of the pivots eliminated so far.
+  // Positions in the first half, a multiple of 8 below the width; 0: half of the blocks.
+  int64_t cut = 0;
 
-  int64_t first_half() const { return FirstHalf(width); }
+  int64_t first_half() const { return cut > 0 ? cut : FirstHalf(width); }
 };
 
-// Products of the root's B21 with itself, shared by every tau. Without data: made by the run.
+// Products of the root's B21 with itself, shared by every tau. One without data is made by the run.
 struct RootGrams {
   MatrixView columns;  // B21^T B21, for the first half of the positions.
   MatrixView rows;     // B21 B21^T, for the second half.

@@ -19,6 +19,11 @@
 HWY_BEFORE_NAMESPACE();
 namespace ess::linalg::HWY_NAMESPACE {
 
+// What is left of a column below the diagonal is dropped when its squares add up to less: numbers
+// that small have lost digits, and a reflection made of them is not orthogonal. Columns are scaled
+// so that this is far below their rounding (square_root_factor.cc).
+inline constexpr double kSmallestSquares = 1e-280;
+
 // R, upper triangular [states, states] with zeros below the diagonal, and the rows F below it
 // [rows, states] in strips of 24. States and rows are multiples of 8.
 struct TriangularUpdate {
@@ -63,7 +68,7 @@ inline HWY_NOINLINE void ReflectPanel(const TriangularUpdate& update, int64_t co
     double* row = corner + k * update.stride + k;
     const double squares = hn::GetLane(hn::SumOfLanes(d, sums[0]));
     block.weight[k] = 0;
-    if (!(squares > 0)) continue;
+    if (!(squares > kSmallestSquares)) continue;
     const double head = row[0];
     const double norm = std::sqrt(head * head + squares);
     const double image = head >= 0 ? -norm : norm;

@@ -12,12 +12,6 @@
 namespace ess::linalg {
 namespace {
 
-// As for the tree on T (inertia_tree.cc): tau is moved up, and again where it makes pivots vanish.
-constexpr double kFirstNudge = 1e-11;
-constexpr double kNudgeFactor = 8;
-constexpr int kMaxRuns = 6;
-constexpr double kHarmlessNudge = 1e-9;
-
 // Below this share of the window's largest norm tau is taken as this share: counts mean nothing
 // there, and its square must not vanish.
 constexpr double kSmallestTolerance = 1e-20;
@@ -52,52 +46,36 @@ std::vector<WindowRange> RangesOfSimilarNorm(const RecurrentWindow& window,
   return ranges;
 }
 
-// Growth far above what the operator's own scale explains, in units of tau = 1.
-double GrowthLimit(double squared_ratio) { return 1e9 + 1e3 * squared_ratio; }
-
 }  // namespace
 
-absl::StatusOr<bool> CountAbove(const RecurrentWindow& window, double tau, const WindowRange& range,
-                                std::span<int32_t> counts, Arena& arena,
-                                const CancellationToken& cancellation) {
-  ESS_CHECK(static_cast<int64_t>(counts.size()) == window.width);
-  std::fill(counts.begin(), counts.end(), 0);
-  const double largest_square = *std::max_element(window.squared_norms.begin() + range.first,
-                                                  window.squared_norms.begin() + range.last);
-  const double largest = std::sqrt(largest_square);
-  if (!(tau < largest)) return true;
+absl::StatusOr<BlockCounts> CountAbove(const RecurrentWindow& window, double tau,
+                                       const WindowRange& range, Arena& arena,
+                                       const CancellationToken& cancellation) {
+  const double largest = std::sqrt(*std::max_element(window.squared_norms.begin() + range.first,
+                                                     window.squared_norms.begin() + range.last));
+  if (!(tau < largest)) return BlockCounts{.counts = std::vector<int32_t>(window.width, 0)};
 
-  tau = std::max(tau, kSmallestTolerance * largest);
-  int exponent = 0;
-  const double fraction = 2 * std::frexp(tau, &exponent);  // In [1, 2).
-  std::vector<double> sums(window.width);
-  double previous_growth = std::numeric_limits<double>::infinity();
-  double nudge = kFirstNudge;
-  for (int run = 0; run < kMaxRuns; ++run, nudge *= kNudgeFactor) {
-    const double root = fraction * (1 + nudge);
-    ESS_ASSIGN_OR_RETURN(const TreeResult result, EliminateWindow(window,
-                                                                  {.shift = root * root,
-                                                                   .rescale = exponent - 1,
-                                                                   .sum = PivotSum::kNegative,
-                                                                   .range = range},
-                                                                  sums, arena, cancellation));
-    const bool stable =
-        !result.singular_pivot && result.growth <= GrowthLimit(largest_square / (tau * tau));
-    std::transform(sums.begin() + range.first, sums.begin() + range.last,
-                   counts.begin() + range.first,
-                   [](double sum) { return static_cast<int32_t>(sum); });
-    if (stable) return nudge <= kHarmlessNudge;
-    // Where tau is to blame, growth falls in step with the nudge.
-    if (result.growth > previous_growth / 2) return false;
-    previous_growth = result.growth;
-  }
-  return false;
+  std::vector<double> sums(window.width, 0.0);
+  const auto run = [&](double nudged_tau) -> absl::StatusOr<TreeResult> {
+    int exponent = 0;
+    const double root = 2 * std::frexp(nudged_tau, &exponent);  // In [1, 2).
+    ESS_ASSIGN_OR_RETURN(TreeResult result, EliminateWindow(window,
+                                                            {.shift = root * root,
+                                                             .rescale = exponent - 1,
+                                                             .sum = PivotSum::kNegative,
+                                                             .range = range},
+                                                            sums, arena, cancellation));
+    result.growth *= nudged_tau;
+    std::fill(sums.begin(), sums.begin() + range.first, 0.0);
+    std::fill(sums.begin() + range.last, sums.end(), 0.0);
+    return result;
+  };
+  return CountWithNudges(std::max(tau, kSmallestTolerance * largest), largest, sums, run);
 }
 
 absl::Status CountAboveEach(const RecurrentWindow& window, std::span<const double> taus,
                             std::span<int32_t> counts, std::span<uint8_t> doubtful, Arena& arena,
                             const CancellationToken& cancellation) {
-  std::vector<int32_t> at_tau(window.width);
   for (const WindowRange& range : RangesOfSimilarNorm(window, taus)) {
     std::vector<int64_t> open;
     for (int64_t i = range.first; i < range.last; ++i) open.push_back(i);
@@ -106,20 +84,31 @@ absl::Status CountAboveEach(const RecurrentWindow& window, std::span<const doubl
     for (int round = 0; !open.empty(); ++round) {
       const int64_t asked = open[round == 0 ? 0 : round == 1 ? open.size() - 1 : open.size() / 2];
       const double tau = taus[asked];
-      ESS_ASSIGN_OR_RETURN(const bool stable,
-                           CountAbove(window, tau, range, at_tau, arena, cancellation));
+      ESS_ASSIGN_OR_RETURN(const BlockCounts at_tau,
+                           CountAbove(window, tau, range, arena, cancellation));
       for (const int64_t i : open) {
-        if (stable && taus[i] >= tau) bounds[i].high = std::min(bounds[i].high, at_tau[i]);
-        if (stable && taus[i] <= tau) bounds[i].low = std::max(bounds[i].low, at_tau[i]);
+        const int32_t count = at_tau.counts[i];
+        if (taus[i] >= tau * (1 + at_tau.uncertainty)) {
+          bounds[i].high = std::min(bounds[i].high, count);
+        }
+        if (taus[i] <= tau * (1 - at_tau.uncertainty)) {
+          bounds[i].low = std::max(bounds[i].low, count);
+        }
       }
-      if (!stable) {
-        doubtful[asked] = 1;
-        bounds[asked] = {at_tau[asked], at_tau[asked]};
+      if (at_tau.uncertainty > 0) {
+        const auto alone = [&](double at) {
+          return CountAbove(window, at, {asked, asked + 1}, arena, cancellation);
+        };
+        ESS_ASSIGN_OR_RETURN(const PositionCounts proved, ProvedCounts(tau, alone));
+        doubtful[asked] = !proved.doubtful.empty() && proved.doubtful[asked] != 0;
+        bounds[asked] = {proved.counts[asked], proved.counts[asked]};
+      } else {
+        // An inexact count elsewhere may contradict a bound: the position's own count settles it.
+        bounds[asked] = {at_tau.counts[asked], at_tau.counts[asked]};
       }
-      // An inexact count elsewhere may contradict a bound: the position's own count settles it.
       std::erase_if(open, [&](int64_t i) {
-        const bool settled = i == asked || bounds[i].low == bounds[i].high;
-        if (settled) counts[i] = i == asked ? at_tau[i] : bounds[i].low;
+        const bool settled = bounds[i].low == bounds[i].high;
+        if (settled) counts[i] = bounds[i].low;
         return settled;
       });
     }

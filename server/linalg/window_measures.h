@@ -8,23 +8,23 @@
 #include "absl/status/statusor.h"
 #include "server/base/cancellation.h"
 #include "server/linalg/entropy_rule.h"
+#include "server/linalg/nudged_counts.h"
 #include "server/linalg/recurrent_window.h"
 
 namespace ess::linalg {
 
-// counts[i - a] = #{sigma(H_i) > tau (1 + 1e-11)} in the range, [W]. False where rounding errors
-// may have grown and moving tau up by at most 1e-9 relative did not help: then they may be wrong.
+// counts[i - a] = #{sigma(H_i) > tau (1 + 1e-11)} in the range, [W]; 0 elsewhere.
 // Errors: kCancelled, kDeadlineExceeded. Cost: one EliminateWindow, rarely a few.
-absl::StatusOr<bool> CountAbove(const RecurrentWindow& window, double tau, const WindowRange& range,
-                                std::span<int32_t> counts, Arena& arena,
-                                const CancellationToken& cancellation);
+absl::StatusOr<BlockCounts> CountAbove(const RecurrentWindow& window, double tau,
+                                       const WindowRange& range, Arena& arena,
+                                       const CancellationToken& cancellation);
 
 // counts[i - a] = #{sigma(H_i) > taus[i - a] (1 + 1e-11)}, [W]; positions whose tau is NaN are left
 // alone. Marks those whose count may be wrong in `doubtful` [W].
 //
 // Counts fall as tau rises, so the counts of all positions at one position's tau bound those at
 // their own; positions are settled from both ends and from the middle.
-// Errors: kCancelled, kDeadlineExceeded. Cost: typically 3 to 15 EliminateWindow, at most one for
+// Errors: kCancelled, kDeadlineExceeded. Cost: typically 3 to 15 EliminateWindow, at most three for
 // each position.
 absl::Status CountAboveEach(const RecurrentWindow& window, std::span<const double> taus,
                             std::span<int32_t> counts, std::span<uint8_t> doubtful, Arena& arena,

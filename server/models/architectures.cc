@@ -9,19 +9,26 @@
 #include "server/models/gpt2.h"
 #include "server/models/gpt_neox.h"
 #include "server/models/llama.h"
+#include "server/models/mamba.h"
+#include "server/models/mamba2.h"
 #include "server/models/mistral.h"
+#include "server/models/mixtral.h"
 #include "server/models/phi.h"
 #include "server/models/phi3.h"
 #include "server/models/qwen2.h"
 #include "server/models/qwen3.h"
+#include "server/models/qwen3_moe.h"
 
 namespace ess::models {
 
 std::span<const Architecture> Architectures() {
   static const auto& architectures = *new std::vector<Architecture>{
-      FalconArchitecture(), GemmaArchitecture(),   Gemma2Architecture(), Gemma3Architecture(),
-      Gpt2Architecture(),   GptNeoxArchitecture(), LlamaArchitecture(),  MistralArchitecture(),
-      PhiArchitecture(),    Phi3Architecture(),    Qwen2Architecture(),  Qwen3Architecture(),
+      FalconArchitecture(),  FalconMambaArchitecture(), GemmaArchitecture(),
+      Gemma2Architecture(),  Gemma3Architecture(),      Gpt2Architecture(),
+      GptNeoxArchitecture(), LlamaArchitecture(),       MambaArchitecture(),
+      Mamba2Architecture(),  MistralArchitecture(),     MixtralArchitecture(),
+      PhiArchitecture(),     Phi3Architecture(),        Qwen2Architecture(),
+      Qwen3Architecture(),   Qwen3MoeArchitecture(),
   };
   return architectures;
 }

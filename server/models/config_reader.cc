@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "fmt/format.h"
 #include "fmt/ranges.h"
@@ -169,6 +170,22 @@ absl::StatusOr<std::vector<std::string>> ConfigReader::Choices(
   return choices;
 }
 
+absl::StatusOr<std::vector<int64_t>> ConfigReader::Indices(std::string_view key,
+                                                           int64_t count) const {
+  std::vector<int64_t> indices;
+  const nlohmann::json* value = Find(key);
+  if (value == nullptr) return indices;
+  if (!value->is_array()) return WrongType(key, "a list of integers");
+  for (const nlohmann::json& entry : *value) {
+    if (!entry.is_number_integer()) return WrongType(key, "a list of integers");
+    if (!InRange(entry.get<double>(), 0, static_cast<double>(count - 1))) {
+      return Unsupported(key, fmt::format("entries from 0 to {}", count - 1));
+    }
+    indices.push_back(entry.get<int64_t>());
+  }
+  return indices;
+}
+
 absl::StatusOr<std::vector<double>> ConfigReader::Numbers(std::string_view key, int64_t count,
                                                           double minimum, double maximum) const {
   ESS_ASSIGN_OR_RETURN(const nlohmann::json* const list,
@@ -180,6 +197,28 @@ absl::StatusOr<std::vector<double>> ConfigReader::Numbers(std::string_view key, 
     }
   }
   return numbers;
+}
+
+absl::StatusOr<std::pair<double, double>> ConfigReader::Bounds(std::string_view key) const {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  const nlohmann::json* value = Find(key);
+  if (value == nullptr) return std::pair(-kInfinity, kInfinity);
+  std::vector<double> bounds;
+  for (const nlohmann::json& entry : *value) {
+    const nlohmann::json& written =
+        entry.is_object() && entry.contains("__float__") ? entry["__float__"] : entry;
+    if (written.is_number()) {
+      bounds.push_back(written.get<double>());
+    } else if (written == "Infinity") {
+      bounds.push_back(kInfinity);
+    } else if (written == "-Infinity") {
+      bounds.push_back(-kInfinity);
+    }
+  }
+  if (!value->is_array() || value->size() != 2 || bounds.size() != 2 || bounds[0] > bounds[1]) {
+    return WrongType(key, "a list of a lower and an upper bound");
+  }
+  return std::pair(bounds[0], bounds[1]);
 }
 
 absl::StatusOr<std::optional<ConfigReader>> ConfigReader::Object(std::string_view key) const {

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -68,9 +69,16 @@ class ConfigReader {
   absl::StatusOr<std::vector<std::string>> Choices(std::string_view key, int64_t count,
                                                    const std::vector<std::string>& supported) const;
 
+  // Any number of integers in [0, count). Absent: none.
+  absl::StatusOr<std::vector<int64_t>> Indices(std::string_view key, int64_t count) const;
+
   // `count` numbers in [minimum, maximum].
   absl::StatusOr<std::vector<double>> Numbers(std::string_view key, int64_t count, double minimum,
                                               double maximum) const;
+
+  // [low, high] with low <= high; either may be an infinity, which Python writes as a bare word and
+  // transformers 5 as {"__float__": "Infinity"}. Absent: both infinite.
+  absl::StatusOr<std::pair<double, double>> Bounds(std::string_view key) const;
 
   // Absent: nullopt.
   absl::StatusOr<std::optional<ConfigReader>> Object(std::string_view key) const;

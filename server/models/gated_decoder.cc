@@ -9,6 +9,7 @@
 #include "server/base/status_macros.h"
 #include "server/models/decoder_model.h"
 #include "server/models/layers/attention.h"
+#include "server/models/layers/feed_forward.h"
 #include "server/models/layers/linear.h"
 #include "server/models/layers/rotary.h"
 #include "server/models/model_description.h"
@@ -22,7 +23,8 @@ struct GatedLayer {
   RmsNorm query_norm, key_norm;  // Of one head, where the config has them.
   RmsNorm attention_output_norm;
   RmsNorm feed_forward_norm;
-  Linear gate, up, down;
+  GatedFeedForward feed_forward;
+  std::optional<MixtureOfExperts> experts;  // Instead.
   RmsNorm feed_forward_output_norm;
 };
 
@@ -30,13 +32,16 @@ struct GatedLayer {
 class LayerTaker {
  public:
   LayerTaker(TensorSource& tensors, const GatedDecoderConfig& config, int64_t layer_index)
-      : tensors_(tensors), config_(config), layer_(fmt::format("layers.{}.", layer_index)) {}
+      : tensors_(tensors),
+        config_(config),
+        has_experts_(config.experts && config.experts->layers[static_cast<size_t>(layer_index)]),
+        layer_(fmt::format("layers.{}.", layer_index)) {}
 
   absl::StatusOr<GatedLayer> Take() {
     GatedLayer layer;
     ESS_ASSIGN_OR_RETURN(layer.attention_norm, Norm("input_layernorm", config_.hidden_size));
     ESS_RETURN_IF_ERROR(TakeAttention(layer));
-    ESS_RETURN_IF_ERROR(TakeFeedForward(layer));
+    ESS_RETURN_IF_ERROR(has_experts_ ? TakeExperts(layer) : TakeFeedForward(layer.feed_forward));
     if (!config_.output_norms) {
       ESS_ASSIGN_OR_RETURN(layer.feed_forward_norm,
                            Norm("post_attention_layernorm", config_.hidden_size));
@@ -82,7 +87,31 @@ class LayerTaker {
     return absl::OkStatus();
   }
 
-  absl::Status TakeFeedForward(GatedLayer& layer) {
+  absl::Status TakeExperts(GatedLayer& layer) {
+    const ExpertsConfig& experts = *config_.experts;
+    const std::string module = layer_ + std::string(experts.module);
+    MixtureOfExperts& mixture = layer.experts.emplace();
+    mixture.chosen = experts.chosen;
+    mixture.normalized = experts.normalized;
+    ESS_ASSIGN_OR_RETURN(mixture.router, TakeLinear(tensors_, module + "gate", experts.count,
+                                                    config_.hidden_size, /*bias=*/false));
+    for (int64_t e = 0; e < experts.count; ++e) {
+      const auto take = [&](std::string_view name, int64_t outputs, int64_t inputs) {
+        return TakeLinear(tensors_, fmt::format("{}experts.{}.{}", module, e, name), outputs,
+                          inputs, /*bias=*/false);
+      };
+      GatedFeedForward& expert = mixture.experts.emplace_back();
+      expert.activation = config_.activation;
+      const int64_t inner = experts.intermediate_size;
+      ESS_ASSIGN_OR_RETURN(expert.gate, take(experts.gate, inner, config_.hidden_size));
+      ESS_ASSIGN_OR_RETURN(expert.up, take(experts.up, inner, config_.hidden_size));
+      ESS_ASSIGN_OR_RETURN(expert.down, take(experts.down, config_.hidden_size, inner));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status TakeFeedForward(GatedFeedForward& layer) {
+    layer.activation = config_.activation;
     const int64_t width = config_.hidden_size;
     const int64_t inner = config_.intermediate_size;
     const std::string feed_forward = layer_ + "mlp.";
@@ -118,6 +147,7 @@ class LayerTaker {
 
   TensorSource& tensors_;
   const GatedDecoderConfig& config_;
+  const bool has_experts_;
   const std::string layer_;
 };
 
@@ -164,9 +194,12 @@ class GatedDecoder final : public Decoder {
     Add(layer.output, mixed, layer.attention_output_norm, state.hidden);
 
     const at::Tensor x = layer.feed_forward_norm(state.hidden);
-    at::Tensor gated = layer.gate(x);  // [L, I]
-    config_.activation(gated);
-    Add(layer.down, gated.mul_(layer.up(x)), layer.feed_forward_output_norm, state.hidden);
+    if (layer.experts) {
+      state.hidden.add_((*layer.experts)(x));
+      return absl::OkStatus();
+    }
+    Add(layer.feed_forward.down, layer.feed_forward.Inner(x), layer.feed_forward_output_norm,
+        state.hidden);
     return absl::OkStatus();
   }
 

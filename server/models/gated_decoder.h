@@ -21,6 +21,21 @@
 
 namespace ess::models {
 
+// Layers whose feed-forward is a mixture of experts.
+struct ExpertsConfig {
+  int64_t count = 0;
+  int64_t chosen = 0;  // For each token.
+  int64_t intermediate_size = 0;
+  bool normalized = false;   // Whether the weights of the chosen sum to 1.
+  std::vector<bool> layers;  // By layer.
+  // How a layer's tensors are named.
+  std::string_view module = "mlp.";
+  std::string_view gate = "gate_proj", up = "up_proj", down = "down_proj";
+};
+
+// Sizes that fit together. Errors: those of ConfigReader; kDataLoss  more chosen than there are.
+absl::Status CheckExperts(const ExpertsConfig& experts);
+
 struct GatedDecoderConfig {
   int64_t vocabulary_size = 0;    // V
   int64_t hidden_size = 0;        // D
@@ -40,6 +55,8 @@ struct GatedDecoderConfig {
   bool query_key_norm = false;     // An RMS norm of every query and key head before it rotates.
   bool output_norms = false;       // Also of what attention and feed-forward add (Gemma 2 and 3).
   bool fused_projections = false;  // qkv_proj and gate_up_proj in the checkpoint (Phi-3).
+
+  std::optional<ExpertsConfig> experts;
 
   double attention_scale = 0;
   double attention_soft_cap = 0;  // 0: none.

@@ -64,6 +64,12 @@ absl::StatusOr<GatedDecoderConfig> ReadGatedDecoder(const ConfigReader& config,
   return decoder;
 }
 
+absl::Status CheckExperts(const ExpertsConfig& experts) {
+  if (experts.chosen <= experts.count) return absl::OkStatus();
+  return ConfigContradiction(fmt::format("num_experts_per_tok is {}, but there are {} experts",
+                                         experts.chosen, experts.count));
+}
+
 absl::StatusOr<std::vector<int64_t>> ReadLayerWindows(
     const ConfigReader& config, int64_t layer_count, int64_t window,
     absl::FunctionRef<bool(int64_t layer)> slides) {

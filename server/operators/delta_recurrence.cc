@@ -5,8 +5,8 @@
 #include <algorithm>
 
 #include "server/base/log.h"
+#include "server/linalg/delta_state_space.h"
 #include "server/linalg/recurrent_spectra.h"
-#include "server/linalg/stepped_state_space.h"
 #include "server/operators/recurrence.h"
 
 namespace ess::operators {
@@ -66,10 +66,14 @@ absl::Status DeltaRecurrence::CheckFinite() const {
 }
 
 std::unique_ptr<linalg::BlockSpectra> DeltaRecurrence::NativeSpectra(int64_t head) const {
-  const linalg::SteppedFactors shape{length(), states(), read_before_};
   return std::make_unique<linalg::RecurrentSpectra>(std::make_unique<linalg::DeltaStateSpace>(
-      shape, alpha_.Real(head).data(), beta_.Real(head).data(), k_.Real(head).data(),
-      c_.Real(head).data()));
+      linalg::DeltaFactors{.length = length(),
+                           .states = states(),
+                           .reads_before = read_before_,
+                           .alpha = alpha_.Real(head).data(),
+                           .beta = beta_.Real(head).data(),
+                           .k = k_.Real(head).data(),
+                           .c = c_.Real(head).data()}));
 }
 
 }  // namespace ess::operators

@@ -5,8 +5,8 @@
 #include <algorithm>
 
 #include "server/base/log.h"
+#include "server/linalg/rank_one_state_space.h"
 #include "server/linalg/recurrent_spectra.h"
-#include "server/linalg/stepped_state_space.h"
 #include "server/operators/recurrence.h"
 
 namespace ess::operators {
@@ -66,11 +66,16 @@ absl::Status DiagonalPlusRankOne::CheckFinite() const {
 }
 
 std::unique_ptr<linalg::BlockSpectra> DiagonalPlusRankOne::NativeSpectra(int64_t head) const {
-  const linalg::SteppedFactors shape{length(), states(), read_before_};
   return std::make_unique<linalg::RecurrentSpectra>(
       std::make_unique<linalg::DiagonalPlusRankOneStateSpace>(
-          shape, w_.Real(head).data(), p_.Real(head).data(), q_.Real(head).data(),
-          k_.Real(head).data(), c_.Real(head).data()));
+          linalg::RankOneFactors{.length = length(),
+                                 .states = states(),
+                                 .reads_before = read_before_,
+                                 .w = w_.Real(head).data(),
+                                 .p = p_.Real(head).data(),
+                                 .q = q_.Real(head).data(),
+                                 .k = k_.Real(head).data(),
+                                 .c = c_.Real(head).data()}));
 }
 
 }  // namespace ess::operators

@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <complex>
+#include <utility>
 
 #include "server/base/log.h"
 #include "server/linalg/diagonal_state_space.h"
 #include "server/linalg/recurrent_spectra.h"
-#include "server/linalg/stepped_state_space.h"
 #include "server/operators/recurrence.h"
 
 namespace ess::operators {
@@ -95,21 +95,25 @@ absl::Status DiagonalRecurrence::CheckFinite() const {
 }
 
 std::unique_ptr<linalg::BlockSpectra> DiagonalRecurrence::NativeSpectra(int64_t head) const {
+  const auto numbers = [&](const HeadArray& array) {
+    // Complex numbers are pairs of real ones.
+    return complex() ? reinterpret_cast<const double*>(array.Complex(head).data())
+                     : array.Real(head).data();
+  };
+  const linalg::DiagonalFactors factors{.length = length(),
+                                        .states = b_.size(1),
+                                        .scalar_gate = one_gate(),
+                                        .reads_before = read_before_,
+                                        .a = numbers(a_),
+                                        .b = numbers(b_),
+                                        .c = numbers(c_)};
+  std::unique_ptr<const linalg::StateSpace> space;
   if (complex()) {
-    const linalg::SteppedFactors shape{length(), states(), read_before_};
-    return std::make_unique<linalg::RecurrentSpectra>(
-        std::make_unique<linalg::ComplexDiagonalStateSpace>(
-            shape, one_gate(), a_.Complex(head).data(), b_.Complex(head).data(),
-            c_.Complex(head).data()));
+    space = std::make_unique<linalg::ComplexDiagonalStateSpace>(factors);
+  } else {
+    space = std::make_unique<linalg::DiagonalStateSpace>(factors);
   }
-  return std::make_unique<linalg::RecurrentSpectra>(std::make_unique<linalg::DiagonalStateSpace>(
-      linalg::DiagonalFactors{.length = length(),
-                              .states = states(),
-                              .scalar_gate = one_gate(),
-                              .reads_before = read_before_,
-                              .a = a_.Real(head).data(),
-                              .b = b_.Real(head).data(),
-                              .c = c_.Real(head).data()}));
+  return std::make_unique<linalg::RecurrentSpectra>(std::move(space));
 }
 
 }  // namespace ess::operators

@@ -53,9 +53,13 @@ absl::Status GeneralRecurrence::CheckFinite() const {
 }
 
 std::unique_ptr<linalg::BlockSpectra> GeneralRecurrence::NativeSpectra(int64_t head) const {
-  const linalg::SteppedFactors shape{length(), states(), read_before_};
-  return std::make_unique<linalg::RecurrentSpectra>(std::make_unique<linalg::GeneralStateSpace>(
-      shape, A_.Real(head).data(), b_.Real(head).data(), c_.Real(head).data()));
+  const linalg::SteppedFactors factors{.length = length(),
+                                       .states = states(),
+                                       .reads_before = read_before_,
+                                       .b = b_.Real(head).data(),
+                                       .c = c_.Real(head).data()};
+  return std::make_unique<linalg::RecurrentSpectra>(
+      std::make_unique<linalg::GeneralStateSpace>(factors, A_.Real(head).data()));
 }
 
 }  // namespace ess::operators

@@ -43,6 +43,8 @@ def test_every_class_takes_its_documented_shapes() -> None:
         GeneralRecurrence(array(L, N, N), array(L, N), array(L, N)),
         Convolution(array(L)),
         Convolution(array(2, L), gate_out=array(L), gate_in=array(L)),
+        Convolution(array(2), gate_out=array(3, L)),
+        Convolution(array(2), gate_in=array(L)),
         BandedOperator(array(L, 4), sinks=array(L, 2)),
     ]
 
@@ -60,6 +62,14 @@ def test_every_class_takes_its_documented_shapes() -> None:
         (lambda: DenseOperator(np.eye(L, dtype=np.int64)), "T is int64"),
         (lambda: DenseOperator(np.eye(L) * 1j), "T is complex128"),
         (lambda: DenseOperator(torch.eye(L).bfloat16()), "T is bfloat16"),
+        (
+            lambda: Convolution(array(9), gate_in=array(L)),
+            "h has K = 9, but the gates have L = 6; a filter has at most L taps",
+        ),
+        (
+            lambda: Convolution(array(2), gate_out=array(5), gate_in=array(L)),
+            "gate_in has L = 6, but gate_out has 5",
+        ),
         (lambda: DiagonalRecurrence(array(L, 2), array(L, N), array(L, N)), "a has N = 2"),
         (lambda: DiagonalRecurrence(array(L, 1), array(L, N), array(5, N)), "c has L = 5"),
         (

@@ -97,6 +97,14 @@ def gated_convolution(read):
     return Convolution(h, gate_out, gate_in), matrix
 
 
+def short_filter(read):
+    """Fewer taps than its gates have positions."""
+    h, gate_in = normal(1, 5), normal(3, L)
+    i, j = np.indices((L, L))
+    matrix = np.where((i >= j) & (i - j < 5), h[np.clip(i - j, 0, 4)], 0) * gate_in
+    return Convolution(h, gate_in=gate_in), matrix
+
+
 def banded(read):
     band = normal(1, L, 4)
     matrix = np.zeros((L, L))
@@ -134,6 +142,7 @@ CLASSES = {
     "general": (general, ["after", "before"], lambda i: N),
     "convolution": (convolution, ["after"], lambda i: min(i, L - 1)),
     "gated convolution": (gated_convolution, ["after"], lambda i: min(i, L - 1)),
+    "short filter": (short_filter, ["after"], lambda i: min(i, 4)),
     "banded": (banded, ["after"], lambda i: min(i, 3)),
     "banded with sinks": (banded_with_sinks, ["after"], None),
 }

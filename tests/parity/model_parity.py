@@ -10,6 +10,7 @@ import dataclasses
 import json
 import pathlib
 import subprocess
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -45,6 +46,8 @@ def random_weights(model: torch.nn.Module, seed: int, scale: float = 0.35) -> No
             is_norm = "norm" in name or ".ln_" in name
             if is_norm and name.endswith("weight"):
                 parameter.copy_(1 + 0.2 * noise)
+            elif name.endswith("A_log"):
+                parameter.copy_(noise)  # Rates of decay around 1.
             else:
                 parameter.copy_(scale * noise)
 
@@ -82,7 +85,9 @@ def run_public(folder: pathlib.Path, prompt: list[int]) -> tuple[np.ndarray, lis
     ).eval()
     with torch.no_grad():
         output = model(torch.tensor([prompt]), output_attentions=True, use_cache=False)
-    return output.logits[0].numpy(), [maps[0].numpy() for maps in output.attentions]
+    operators = [maps[0].numpy() for maps in output.attentions]
+    check_not_uniform(operators)
+    return output.logits[0].numpy(), operators
 
 
 def check_not_uniform(operators: list[np.ndarray]) -> None:
@@ -124,13 +129,14 @@ def compare(
     folder: pathlib.Path,
     prompts: list[list[int]],
     tolerances: tuple[float, ...] = TOLERANCES,
+    run: Callable[[pathlib.Path, list[int]], tuple[np.ndarray, list[np.ndarray]]] = run_public,
 ) -> ParityRow:
+    """`run` gives the public logits [L, V] and operators [H, L, L] by layer of one prompt."""
     ours = run_ours(folder, prompts, tolerances)
     row = ParityRow(case, [len(prompt) for prompt in prompts])
     totals = {tolerance: np.zeros(3, dtype=int) for tolerance in tolerances}
     for index, prompt in enumerate(prompts):
-        logits, operators = run_public(folder, prompt)
-        check_not_uniform(operators)
+        logits, operators = run(folder, prompt)
         row.logits = max(row.logits, relative_difference(ours[f"prompt.{index}.logits"], logits))
         for layer, public in enumerate(operators):
             prefix = f"prompt.{index}.{layer:03}."

@@ -12,12 +12,21 @@
 namespace ess::testing {
 
 enum class RecurrenceKind {
-  kScalarGate,  // Mamba-2, RetNet: a [L].
-  kVectorGate,  // GLA: a [L, N].
+  kScalarGate,     // Mamba-2, RetNet: a [L].
+  kVectorGate,     // GLA: a [L, N].
+  kComplex,        // S4D: a, b, c [L, N], pairs (re, im).
+  kComplexScalar,  // The same with a [L].
+  kDelta,          // a = alpha [L], beta [L], b = k.
+  kRankOne,        // a = w, p, q, b = k.
+  kGeneral,        // a [L, N, N].
 };
+inline constexpr RecurrenceKind kAllRecurrenceKinds[] = {
+    RecurrenceKind::kScalarGate,    RecurrenceKind::kVectorGate, RecurrenceKind::kComplex,
+    RecurrenceKind::kComplexScalar, RecurrenceKind::kDelta,      RecurrenceKind::kRankOne,
+    RecurrenceKind::kGeneral};
 std::string RecurrenceKindName(RecurrenceKind kind);
 
-// Shapes of the arrays: design of each StateSpace.
+// Arrays as each StateSpace wants them.
 struct TestRecurrence {
   RecurrenceKind kind = RecurrenceKind::kVectorGate;
   int64_t length = 0;
@@ -26,11 +35,17 @@ struct TestRecurrence {
   std::vector<double> a;
   std::vector<double> b;
   std::vector<double> c;
+  std::vector<double> beta;
+  std::vector<double> p;
+  std::vector<double> q;
 
   // Refers to the arrays of this object.
   std::unique_ptr<const linalg::StateSpace> Space() const;
-  // A_t h.
+  int64_t real_states() const;
+  // A_t h of a real state vector; b_t and c_t for it.
   std::vector<double> Advance(int64_t t, const std::vector<double>& h) const;
+  std::vector<double> Input(int64_t t) const;
+  std::vector<double> Output(int64_t t) const;
   // T, [L, L], step by step. Cost: O(L^2) times Advance.
   std::vector<double> Dense() const;
 };

@@ -8,12 +8,24 @@
 
 namespace ess::models {
 
-at::Tensor RmsNorm::operator()(const at::Tensor& x) const {
+namespace {
+
+// In float32.
+at::Tensor Normalized(const at::Tensor& x, double epsilon) {
   const at::Tensor wide = x.to(at::kFloat);
-  at::Tensor inverse_root = wide.square().mean(-1, /*keepdim=*/true).add_(epsilon).rsqrt_();
-  at::Tensor normal = wide.mul(inverse_root);
+  return wide.mul(wide.square().mean(-1, /*keepdim=*/true).add_(epsilon).rsqrt_());
+}
+
+}  // namespace
+
+at::Tensor RmsNorm::operator()(const at::Tensor& x) const {
+  at::Tensor normal = Normalized(x, epsilon);
   if (kind == RmsNormKind::kGemma) return normal.mul_(weight).to(x.scalar_type());
   return normal.to(x.scalar_type()).mul_(weight);
+}
+
+at::Tensor WeightlessRmsNorm(const at::Tensor& x, double epsilon) {
+  return Normalized(x, epsilon).to(x.scalar_type());
 }
 
 absl::StatusOr<RmsNorm> TakeRmsNorm(TensorSource& source, const std::string& name, int64_t width,

@@ -26,6 +26,9 @@ struct RmsNorm {
   at::Tensor operator()(const at::Tensor& x) const;
 };
 
+// x / sqrt(mean(x^2) + epsilon) over the last axis, in float32, back in x's dtype.
+at::Tensor WeightlessRmsNorm(const at::Tensor& x, double epsilon);
+
 // Takes "NAME.weight". Errors: those of TensorSource::Take.
 absl::StatusOr<RmsNorm> TakeRmsNorm(TensorSource& source, const std::string& name, int64_t width,
                                     double epsilon, RmsNormKind kind = RmsNormKind::kLlama);

@@ -98,6 +98,18 @@ void ExpectEqualCounts(ReducedWindow& reduced, double tau) {
   }
 }
 
+void ExpectEqualCountAtEachPosition(ReducedWindow& reduced, double tau) {
+  for (int64_t row = 0; row < reduced.window().width; ++row) {
+    const std::vector<double> sigma = reduced.Sigma(row);
+    double count = -1;
+    const auto result = CountPosition(reduced.window(), tau, row, count, reduced.arena(), kNever);
+    ASSERT_THAT(result, IsOk());
+    EXPECT_FALSE(result->singular_pivot);
+    EXPECT_EQ(count, std::count_if(sigma.begin(), sigma.end(), [tau](double s) { return s > tau; }))
+        << "row " << row;
+  }
+}
+
 class BandEliminationTest : public ::testing::TestWithParam<int64_t> {
  protected:
   void SetUp() override { hwy::SetSupportedTargetsForTest(GetParam()); }
@@ -118,7 +130,10 @@ TEST_P(BandEliminationTest, AgreesWithSvdInWindowsOfAllShapes) {
       ReducedWindow reduced(MakeTestOperator(name, length), length, first, width);
 
       for (const double t : {1.0, 1e-2, 1e-4}) ExpectEqualLogDeterminants(reduced, t);
-      for (const double tau : {0.3, 1e-2, 1e-3}) ExpectEqualCounts(reduced, tau);
+      for (const double tau : {0.3, 1e-2, 1e-3}) {
+        ExpectEqualCounts(reduced, tau);
+        ExpectEqualCountAtEachPosition(reduced, tau);
+      }
     }
   }
 }
@@ -186,6 +201,7 @@ TEST_P(BandEliminationTest, RandomMatricesOfAllRanks) {
 
     ExpectEqualLogDeterminants(reduced, 0.1);
     ExpectEqualCounts(reduced, 0.5);
+    ExpectEqualCountAtEachPosition(reduced, 0.5);
   }
 }
 

@@ -216,6 +216,60 @@ TEST(InertiaTreeTest, TheSameInputGivesTheSameCountsAfterOtherWork) {
   EXPECT_EQ(fresh.CountAbove(1e-3, 1, kNever)->counts, used.CountAbove(1e-3, 1, kNever)->counts);
 }
 
+TEST(InertiaTreeTest, ARangeOfPositionsGetsTheCountsOfAllAndTheRestZero) {
+  for (const int64_t length : {1, 8, 9, 40, 64, 100, 128}) {
+    const std::vector<double> matrix = MakeTestOperator("attention_topic", length);
+    InertiaTree all;
+    ASSERT_THAT(all.Load(matrix, length, kNever), IsOk());
+    const auto expected = all.CountAbove(1e-3, 3, kNever);
+    ASSERT_THAT(expected, IsOk());
+    InertiaTree part;
+    for (int64_t begin = 0; begin < length; begin += 7) {
+      for (int64_t end = begin + 1; end <= length; end += 1 + length / 9) {
+        SCOPED_TRACE(::testing::Message() << length << ": [" << begin << ", " << end << ")");
+        ASSERT_THAT(part.Load(matrix, length, kNever, {begin, end}), IsOk());
+
+        const auto asked = all.CountAbove(1e-3, 3, kNever, {begin, end});
+        const auto loaded = part.CountAbove(1e-3, 3, kNever);
+
+        ASSERT_THAT(asked, IsOk());
+        ASSERT_THAT(loaded, IsOk());
+        for (int64_t i = 0; i < length; ++i) {
+          const int32_t count = i >= begin && i < end ? expected->counts[i] : 0;
+          EXPECT_EQ(asked->counts[i], count) << i;
+          EXPECT_EQ(loaded->counts[i], count) << i;
+        }
+      }
+    }
+  }
+}
+
+TEST(InertiaTreeTest, ReadsAMatrixInPlaceAndNothingBesideItsDiagonalBlocks) {
+  constexpr int64_t kLength = 72;  // A multiple of 8: no padded copy.
+  const std::vector<double> clean = MakeTestOperator("attention_g8", kLength);
+  std::vector<double> matrix = clean;
+  for (int64_t i = 0; i < kLength; ++i) {
+    for (int64_t j = i / 8 * 8 + 8; j < kLength; ++j) matrix[i * kLength + j] = NAN;
+  }
+  // The same with an empty position behind, which makes a padded copy.
+  std::vector<double> longer((kLength + 1) * (kLength + 1), 0.0);
+  for (int64_t i = 0; i < kLength; ++i) {
+    std::copy_n(&clean[i * kLength], kLength, &longer[i * (kLength + 1)]);
+  }
+  InertiaTree in_place;
+  InertiaTree padded;
+  ASSERT_THAT(in_place.Load(matrix, kLength, kNever), IsOk());
+  ASSERT_THAT(padded.Load(longer, kLength + 1, kNever), IsOk());
+
+  for (const double tau : {0.5, 1e-2, 1e-4}) {
+    const auto counts = in_place.CountAbove(tau, 3, kNever);
+    const auto expected = padded.CountAbove(tau, 3, kNever);
+    ASSERT_THAT(counts, IsOk());
+    ASSERT_THAT(expected, IsOk());
+    EXPECT_TRUE(std::equal(counts->counts.begin(), counts->counts.end(), expected->counts.begin()));
+  }
+}
+
 TEST(InertiaTreeTest, AHugeToleranceCountsNothing) {
   const std::vector<double> matrix = MakeTestOperator("uniform", 20);
   InertiaTree tree;

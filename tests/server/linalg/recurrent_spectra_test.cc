@@ -4,7 +4,8 @@
 #include <algorithm>
 #include <cmath>
 #include <random>
-#include <set>
+#include <string>
+#include <vector>
 
 #include "gtest/gtest.h"
 #include "hwy/targets.h"
@@ -19,6 +20,7 @@ using ::ess::testing::Flavour;
 using ::ess::testing::FlavourName;
 using ::ess::testing::IsOk;
 using ::ess::testing::kAllFlavours;
+using ::ess::testing::kAllRecurrenceKinds;
 using ::ess::testing::MakeTestRecurrence;
 using ::ess::testing::RecurrenceKind;
 using ::ess::testing::RecurrenceKindName;
@@ -26,7 +28,6 @@ using ::ess::testing::StatusIs;
 using ::ess::testing::TestRecurrence;
 
 const CancellationToken kNever;
-constexpr RecurrenceKind kAllKinds[] = {RecurrenceKind::kScalarGate, RecurrenceKind::kVectorGate};
 
 // The singular values of every block, by the definition.
 struct Reference {
@@ -156,27 +157,142 @@ void ExpectSpectrum(const TestRecurrence& op, int64_t window) {
   EXPECT_EQ(DoubtfulCount(spectrum->tolerance_counts), 0);
   EXPECT_EQ(DoubtfulCount(spectrum->fraction_counts), 0);
   ExpectNorms(reference, spectra, *spectrum);
-  ExpectSingularValues(reference, op.states, spectra);
+  ExpectSingularValues(reference, op.real_states(), spectra);
+}
+
+std::string Describe(const TestRecurrence& op, Flavour flavour) {
+  return RecurrenceKindName(op.kind) + " " + FlavourName(flavour) + " L " +
+         std::to_string(op.length) + " N " + std::to_string(op.states) + " pre-read " +
+         std::to_string(op.reads_before);
 }
 
 TEST(RecurrentSpectraTest, EqualsTheReferenceForEveryKindFlavourAndAwkwardLength) {
-  for (const RecurrenceKind kind : kAllKinds) {
+  for (const RecurrenceKind kind : kAllRecurrenceKinds) {
     for (const Flavour flavour : kAllFlavours) {
-      for (const int64_t length : {1, 2, 3, 7, 8, 9, 31, 33, 64, 100}) {
+      for (const int64_t length : {1, 2, 3, 7, 8, 9, 31, 33, 63, 64, 100}) {
         for (const int64_t states : {1, 5, 16}) {
           for (const bool reads_before : {false, true}) {
-            SCOPED_TRACE(::testing::Message()
-                         << RecurrenceKindName(kind) << " " << FlavourName(flavour) << " L "
-                         << length << " N " << states << " pre-read " << reads_before);
             TestRecurrence op = MakeTestRecurrence(kind, flavour, length, states, length + states);
             op.reads_before = reads_before;
-            ExpectSpectrum(op, length % 2 == 0 ? 0 : 16);
+            SCOPED_TRACE(Describe(op, flavour));
+            ExpectSpectrum(op, length % 2 == 0 ? 0 : 24);
           }
         }
       }
     }
   }
 }
+
+TEST(RecurrentSpectraTest, EqualsTheReferenceForThousandsOfRandomSmallOperators) {
+  std::mt19937_64 generator(5);
+  for (int trial = 0; trial < 3000; ++trial) {
+    const RecurrenceKind kind = kAllRecurrenceKinds[generator() % std::size(kAllRecurrenceKinds)];
+    const Flavour flavour = kAllFlavours[generator() % std::size(kAllFlavours)];
+    const int64_t length = 1 + generator() % 24;
+    TestRecurrence op = MakeTestRecurrence(kind, flavour, length, 1 + generator() % 6, trial);
+    op.reads_before = generator() % 2 == 1;
+    SCOPED_TRACE(Describe(op, flavour));
+    ExpectSpectrum(op, 8 * (generator() % 4));
+  }
+}
+
+TEST(RecurrentSpectraTest, EqualsTheReferenceOverManyWindowsOfManyStates) {
+  for (const RecurrenceKind kind : kAllRecurrenceKinds) {
+    const bool dense = kind == RecurrenceKind::kGeneral;
+    TestRecurrence op = MakeTestRecurrence(kind, Flavour::kResets, 255, dense ? 10 : 34, 3);
+    op.reads_before = dense;
+    SCOPED_TRACE(Describe(op, Flavour::kResets));
+    ExpectSpectrum(op, 0);
+  }
+}
+
+// SVD at a few positions only.
+TEST(RecurrentSpectraTest, CountsOfALongRecurrenceEqualTheReference) {
+  for (const RecurrenceKind kind : {RecurrenceKind::kVectorGate, RecurrenceKind::kComplex,
+                                    RecurrenceKind::kDelta, RecurrenceKind::kRankOne}) {
+    const TestRecurrence op = MakeTestRecurrence(kind, Flavour::kSlow, 1000, 20, 4);
+    SCOPED_TRACE(Describe(op, Flavour::kSlow));
+    const std::vector<double> matrix = op.Dense();
+    RecurrentSpectra spectra(op.Space());
+    const auto largest = spectra.MaxSpectralNorm(kNever);
+    ASSERT_THAT(largest, IsOk());
+    const SpectrumRequest request{.tolerances = {1e-1 * *largest, 1e-3 * *largest},
+                                  .fractions = {1e-2},
+                                  .spectral_norms = true};
+
+    const auto spectrum = spectra.Compute(request, kNever);
+
+    ASSERT_THAT(spectrum, IsOk());
+    for (const int64_t i : {1, 19, 64, 333, 500, 777, 999}) {
+      const auto sigma = BlockSingularValues(matrix, op.length, i);
+      ASSERT_THAT(sigma, IsOk());
+      const auto above = [&](double tau) {
+        return std::count_if(sigma->begin(), sigma->end(), [tau](double s) { return s > tau; });
+      };
+      for (size_t t = 0; t < request.tolerances.size(); ++t) {
+        EXPECT_EQ(spectrum->tolerance_counts[t].counts[i], above(request.tolerances[t])) << i;
+      }
+      EXPECT_EQ(spectrum->fraction_counts[0].counts[i], above(1e-2 * sigma->front())) << i;
+      EXPECT_NEAR(spectrum->spectral_norms[i], sigma->front(), 1e-11 * sigma->front()) << i;
+    }
+  }
+}
+
+class RecurrentSpectraTargetTest : public ::testing::TestWithParam<int64_t> {
+ protected:
+  void SetUp() override { hwy::SetSupportedTargetsForTest(GetParam()); }
+  void TearDown() override { hwy::SetSupportedTargetsForTest(0); }
+};
+
+TEST_P(RecurrentSpectraTargetTest, EqualsTheReference) {
+  for (const RecurrenceKind kind : kAllRecurrenceKinds) {
+    for (const Flavour flavour : {Flavour::kSlow, Flavour::kResets, Flavour::kUnderflow,
+                                  Flavour::kRankDeficient, Flavour::kCopies}) {
+      for (const int64_t length : {9, 100}) {
+        TestRecurrence op = MakeTestRecurrence(kind, flavour, length, 9, length);
+        op.reads_before = length == 9;
+        SCOPED_TRACE(Describe(op, flavour));
+        ExpectSpectrum(op, 0);
+      }
+    }
+  }
+}
+
+TEST_P(RecurrentSpectraTargetTest, RepeatsAreBitIdentical) {
+  for (const RecurrenceKind kind : kAllRecurrenceKinds) {
+    const TestRecurrence op = MakeTestRecurrence(kind, Flavour::kSlow, 100, 40, 1);
+    const SpectrumRequest request{.tolerances = {1e-2, 1},
+                                  .fractions = {1e-1, 1e-3},
+                                  .spectral_norms = true,
+                                  .entropies = true};
+    RecurrentSpectra once(op.Space());
+    const auto first = once.Compute(request, kNever);
+    RecurrentSpectra other(op.Space());
+    const auto largest = other.MaxSpectralNorm(kNever);  // What was asked before changes nothing.
+
+    const auto second = other.Compute(request, kNever);
+    const auto third = other.Compute(request, kNever);
+
+    ASSERT_THAT(first, IsOk());
+    for (const auto* again : {&second, &third}) {
+      ASSERT_THAT(*again, IsOk());
+      for (size_t t = 0; t < 2; ++t) {
+        EXPECT_EQ((*again)->tolerance_counts[t].counts, first->tolerance_counts[t].counts);
+        EXPECT_EQ((*again)->fraction_counts[t].counts, first->fraction_counts[t].counts);
+      }
+      EXPECT_EQ((*again)->entropies, first->entropies) << RecurrenceKindName(kind);
+      EXPECT_EQ((*again)->entropy_errors, first->entropy_errors) << RecurrenceKindName(kind);
+      EXPECT_EQ((*again)->spectral_norms, first->spectral_norms) << RecurrenceKindName(kind);
+    }
+    const auto largest_again = once.MaxSpectralNorm(kNever);
+    ASSERT_THAT(largest_again, IsOk());
+    EXPECT_EQ(*largest, *largest_again) << RecurrenceKindName(kind);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(AllTargets, RecurrentSpectraTargetTest,
+                         ::testing::ValuesIn(hwy::SupportedAndGeneratedTargets()),
+                         [](const auto& info) { return hwy::TargetName(info.param); });
 
 }  // namespace
 }  // namespace ess::linalg

@@ -1,6 +1,8 @@
 #include "server/models/config_reader.h"
 
+#include <limits>
 #include <string>
+#include <utility>
 
 #include "gtest/gtest.h"
 #include "tests/support/status_matchers.h"
@@ -50,6 +52,38 @@ TEST(ConfigReaderTest, AListOfChoicesIsCheckedEntryByEntry) {
     EXPECT_THAT(config.Choices(key, 2, {"sliding", "full"}),
                 StatusIs(StatusCode::kDataLoss, HasSubstr("a list of strings")));
   }
+}
+
+TEST(ConfigReaderTest, BoundsMayBeInfiniteInEverySpelling) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  const nlohmann::json json = Parse(
+      R"({"numbers": [0.1, 2], "word": [0, "Infinity"], "both": ["-Infinity", "Infinity"],
+          "object": [0, {"__float__": "Infinity"}],
+          "backwards": [2, 1], "one": [1], "text": [0, "far"], "no list": 3})");
+  const ConfigReader config(json);
+
+  EXPECT_EQ(*config.Bounds("numbers"), std::pair(0.1, 2.0));
+  EXPECT_EQ(*config.Bounds("word"), std::pair(0.0, kInfinity));
+  EXPECT_EQ(*config.Bounds("object"), std::pair(0.0, kInfinity));
+  EXPECT_EQ(*config.Bounds("both"), std::pair(-kInfinity, kInfinity));
+  EXPECT_EQ(*config.Bounds("absent"), std::pair(-kInfinity, kInfinity));
+  for (const char* key : {"backwards", "one", "text", "no list"}) {
+    EXPECT_THAT(config.Bounds(key),
+                StatusIs(StatusCode::kDataLoss, AllOf(HasSubstr(key), HasSubstr("upper bound"))));
+  }
+}
+
+TEST(ConfigReaderTest, IndicesAreWithinTheirCount) {
+  const nlohmann::json json = Parse(R"({"some": [0, 3], "none": [], "far": [4], "half": [0.5]})");
+  const ConfigReader config(json);
+
+  EXPECT_EQ(*config.Indices("some", 4), (std::vector<int64_t>{0, 3}));
+  EXPECT_TRUE(config.Indices("none", 4)->empty());
+  EXPECT_TRUE(config.Indices("absent", 4)->empty());
+  EXPECT_THAT(config.Indices("far", 4),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("entries from 0 to 3")));
+  EXPECT_THAT(config.Indices("half", 4),
+              StatusIs(StatusCode::kDataLoss, HasSubstr("a list of integers")));
 }
 
 TEST(ConfigReaderTest, AMissingKeyWithoutADefaultIsDataLoss) {

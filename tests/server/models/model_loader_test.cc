@@ -52,8 +52,8 @@ TEST_F(ModelLoaderTest, AConfigThatIsNotAnObjectIsDataLoss) {
 TEST_F(ModelLoaderTest, AnUnsupportedModelTypeNamesTheSupportedOnes) {
   EXPECT_THAT(
       LoadWithConfig(R"({"model_type": "bert"})"),
-      StatusIs(StatusCode::kFailedPrecondition,
-               AllOf(HasSubstr("model_type"), HasSubstr("bert"), HasSubstr("gpt2, gpt_neox, llama"))));
+      StatusIs(StatusCode::kFailedPrecondition, AllOf(HasSubstr("model_type"), HasSubstr("bert"),
+                                                      HasSubstr("gpt2, gpt_neox, llama"))));
   EXPECT_THAT(LoadWithConfig("{}"), StatusIs(StatusCode::kDataLoss, HasSubstr("model_type")));
 }
 
@@ -105,8 +105,9 @@ TEST_F(ModelLoaderTest, TheModelTypeIsReadWithoutTheWeights) {
 
 TEST(SupportedModelTypesTest, ListsTheTable) {
   EXPECT_THAT(SupportedModelTypes(),
-              ElementsAre("falcon", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama",
-                          "mistral", "phi", "phi3", "qwen2", "qwen3"));
+              ElementsAre("falcon", "falcon_mamba", "gemma", "gemma2", "gemma3_text", "gpt2",
+                          "gpt_neox", "llama", "mamba", "mamba2", "mistral", "mixtral", "phi",
+                          "phi3", "qwen2", "qwen3", "qwen3_moe"));
 }
 
 }  // namespace

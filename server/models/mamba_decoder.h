@@ -1,0 +1,59 @@
+// The stack of Mamba and Mamba-2: an RMS norm and a mixer in each layer, no feed-forward.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "server/models/config_reader.h"
+#include "server/models/forward_pass.h"
+#include "server/models/sequence_model.h"
+#include "server/models/tensor_source.h"
+
+namespace ess::models {
+
+// What both read from their configs.
+struct MambaSizes {
+  int64_t vocabulary_size = 0;    // V
+  int64_t hidden_size = 0;        // D
+  int64_t intermediate_size = 0;  // E: channels of the mixer.
+  int64_t state_size = 0;         // N
+  int64_t layer_count = 0;
+  int64_t convolution_taps = 0;
+  double norm_epsilon = 0;
+  bool projection_bias = false;
+  bool convolution_bias = true;
+};
+struct MambaDefaults {
+  int64_t vocabulary_size, hidden_size, state_size, layer_count;
+};
+// Errors: those of ConfigReader.
+absl::StatusOr<MambaSizes> ReadMambaSizes(const ConfigReader& config,
+                                          const MambaDefaults& defaults);
+
+// One layer's mixer. Immutable.
+class MambaMixer {
+ public:
+  virtual ~MambaMixer() = default;
+
+  // x [L, D] => [L, D]; undefined when the pass ends after this mixer. Hands its operators to
+  // `pass`. Errors: those of the sink; kCancelled, kDeadlineExceeded.
+  virtual absl::StatusOr<at::Tensor> Mix(const at::Tensor& x, int64_t mixer,
+                                         ForwardPass& pass) const = 0;
+};
+
+// Takes the mixer of the layer whose tensors start with this prefix ("layers.3.mixer.").
+using TakeMambaMixer =
+    absl::FunctionRef<absl::StatusOr<std::unique_ptr<MambaMixer>>(const std::string& prefix)>;
+
+// `mixer` describes every layer's, but for its name and index. Errors: those of TensorSource.
+absl::StatusOr<std::unique_ptr<SequenceModel>> MakeMambaDecoder(
+    const std::string& model_type, const MambaSizes& sizes, const Mixer& mixer,
+    TensorSource& tensors, const std::string& device, TakeMambaMixer take_mixer);
+
+}  // namespace ess::models

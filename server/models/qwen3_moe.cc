@@ -1,0 +1,86 @@
+#include "server/models/qwen3_moe.h"
+
+#include <algorithm>
+#include <memory>
+#include <string>
+
+#include "server/base/status_macros.h"
+#include "server/models/gated_decoder.h"
+
+namespace ess::models {
+namespace {
+
+// Every decoder_sparse_step-th layer, but for mlp_only_layers.
+absl::StatusOr<std::vector<bool>> ReadSparseLayers(const ConfigReader& config,
+                                                   int64_t layer_count) {
+  ESS_ASSIGN_OR_RETURN(const int64_t step, config.Size("decoder_sparse_step", 1));
+  ESS_ASSIGN_OR_RETURN(const std::vector<int64_t> dense,
+                       config.Indices("mlp_only_layers", layer_count));
+  std::vector<bool> sparse;
+  for (int64_t layer = 0; layer < layer_count; ++layer) {
+    const bool only_dense = std::find(dense.begin(), dense.end(), layer) != dense.end();
+    sparse.push_back(!only_dense && (layer + 1) % step == 0);
+  }
+  return sparse;
+}
+
+// Keys and defaults of transformers' Qwen3MoeConfig.
+absl::StatusOr<GatedDecoderConfig> ReadQwen3Moe(const ConfigReader& config) {
+  ESS_ASSIGN_OR_RETURN(GatedDecoderConfig qwen, ReadGatedDecoder(config, {.vocabulary_size = 151936,
+                                                                          .hidden_size = 2048,
+                                                                          .intermediate_size = 6144,
+                                                                          .layer_count = 24,
+                                                                          .head_count = 32,
+                                                                          .key_value_head_count = 4,
+                                                                          .max_positions = 32768}));
+  ESS_ASSIGN_OR_RETURN(qwen.query_key_value_bias, config.Bool("attention_bias", false));
+  qwen.attention_output_bias = qwen.query_key_value_bias;
+  qwen.query_key_norm = true;
+  ESS_ASSIGN_OR_RETURN(qwen.rotary, ReadRotaryScaling(config, qwen.head_dim, qwen.max_positions));
+  ESS_ASSIGN_OR_RETURN(const bool slides, config.Bool("use_sliding_window", false));
+  ESS_ASSIGN_OR_RETURN(const int64_t window, config.SizeOrNone("sliding_window", 4096));
+  if (slides) std::fill(qwen.windows.begin(), qwen.windows.end(), window);
+  ExpertsConfig& experts = qwen.experts.emplace();
+  ESS_ASSIGN_OR_RETURN(experts.count, config.Size("num_experts", "num_local_experts", 128));
+  ESS_ASSIGN_OR_RETURN(experts.chosen, config.Size("num_experts_per_tok", 8));
+  ESS_ASSIGN_OR_RETURN(experts.intermediate_size, config.Size("moe_intermediate_size", 768));
+  ESS_ASSIGN_OR_RETURN(experts.normalized, config.Bool("norm_topk_prob", false));
+  ESS_ASSIGN_OR_RETURN(experts.layers, ReadSparseLayers(config, qwen.layer_count));
+  ESS_RETURN_IF_ERROR(CheckExperts(experts));
+  return qwen;
+}
+
+absl::StatusOr<std::unique_ptr<SequenceModel>> CreateQwen3Moe(const ConfigReader& config,
+                                                              TensorSource& tensors,
+                                                              const std::string& device) {
+  ESS_ASSIGN_OR_RETURN(const GatedDecoderConfig qwen, ReadQwen3Moe(config));
+  return MakeGatedDecoder("qwen3_moe", qwen, tensors, device);
+}
+
+// The first layer has no experts.
+nlohmann::json TinyQwen3MoeConfig() {
+  return {{"model_type", "qwen3_moe"},
+          {"vocab_size", 31},
+          {"hidden_size", 16},
+          {"intermediate_size", 24},
+          {"moe_intermediate_size", 12},
+          {"num_hidden_layers", 3},
+          {"num_attention_heads", 4},
+          {"num_key_value_heads", 2},
+          {"num_experts", 3},
+          {"num_experts_per_tok", 2},
+          {"mlp_only_layers", {0}},
+          {"max_position_embeddings", 64}};
+}
+
+}  // namespace
+
+Architecture Qwen3MoeArchitecture() {
+  return {.model_type = "qwen3_moe",
+          .base_prefixes = {"model."},
+          .ignored_suffixes = {".rotary_emb.inv_freq"},
+          .create = CreateQwen3Moe,
+          .tiny_config = TinyQwen3MoeConfig};
+}
+
+}  // namespace ess::models
