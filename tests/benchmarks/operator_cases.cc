@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
@@ -43,20 +44,25 @@ class Random {
   at::Generator generator_;
 };
 
-// ||H_i||_F of head 0 in the middle.
-double MiddleNorm(const SequenceOperator& op) {
+// max_i ||H_i||_F of head 0: from one position to the next, a column comes in and a row goes.
+double LargestNorm(const SequenceOperator& op) {
   const int64_t length = op.length();
   const std::vector<double> matrix = DenseMatrix(op, 0);
-  double sum = 0;
-  for (int64_t i = length / 2; i < length; ++i) {
-    for (int64_t j = 0; j < length / 2; ++j) sum += matrix[i * length + j] * matrix[i * length + j];
+  double square = 0;
+  double largest = 0;
+  for (int64_t i = 0; i + 1 < length; ++i) {
+    for (int64_t row = i + 1; row < length; ++row) square += std::pow(matrix[row * length + i], 2);
+    for (int64_t column = 0; column < i; ++column) {
+      square -= std::pow(matrix[i * length + column], 2);
+    }
+    largest = std::max(largest, square);
   }
-  return std::sqrt(sum);
+  return std::sqrt(largest);
 }
 
 // `make` multiplies the outputs by its argument.
 OperatorPointer Scaled(const std::function<OperatorPointer(double)>& make) {
-  return make(kNorm / MiddleNorm(*make(1)));
+  return make(kNorm / LargestNorm(*make(1)));
 }
 
 // Steps of a Mamba layer: about 0.01 to 0.1.

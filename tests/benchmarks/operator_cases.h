@@ -29,8 +29,8 @@ struct OperatorFamily {
 };
 
 // Attention; recurrences as GLA, Mamba-2, S6 and DeltaNet have them when training begins; a Hyena
-// filter; attention in a window. All but attention are scaled so that ||H_i||_F is 10 in the
-// middle, which makes one tolerance mean the same for all of them.
+// filter; attention in a window. All but attention are scaled so that the largest ||H_i||_F
+// of the first head is 10, which makes one tolerance mean about the same for all of them.
 std::vector<OperatorFamily> OperatorFamilies();
 
 // One of them. REQUIRES: the name exists.
