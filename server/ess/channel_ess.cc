@@ -1,5 +1,6 @@
 #include "server/ess/channel_ess.h"
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <utility>
@@ -48,7 +49,7 @@ linalg::Spectrum LaneSpectrum(const linalg::ChannelAnswers& answers,
 
 // The requests of all heads in one: they differ in their tolerances only.
 linalg::ChannelRequest JoinRequests(std::span<const HeadMeasures> plans,
-                                    std::span<const int64_t> lane_of_plan, int64_t lanes) {
+                                    std::span<const int64_t> heads, int64_t lanes) {
   const linalg::SpectrumRequest& first = plans.front().request();
   linalg::ChannelRequest joined{.tolerances = {},
                                 .fractions = first.fractions,
@@ -58,18 +59,35 @@ linalg::ChannelRequest JoinRequests(std::span<const HeadMeasures> plans,
   for (size_t p = 0; p < plans.size(); ++p) {
     const std::vector<double>& tolerances = plans[p].request().tolerances;
     for (size_t t = 0; t < tolerances.size(); ++t) {
-      joined.tolerances[t * lanes + lane_of_plan[p]] = tolerances[t];
+      joined.tolerances[t * lanes + heads[p] % lanes] = tolerances[t];
     }
   }
   // Lanes that nobody asks for count at some tolerance that another lane has.
   std::vector<bool> asked(lanes, false);
-  for (const int64_t lane : lane_of_plan) asked[lane] = true;
+  for (const int64_t head : heads) asked[head % lanes] = true;
   for (int64_t lane = 0; lane < lanes; ++lane) {
     for (size_t t = 0; t < first.tolerances.size() && !asked[lane]; ++t) {
       joined.tolerances[t * lanes + lane] = first.tolerances[t];
     }
   }
   return joined;
+}
+
+// Whether the tolerances to count at follow from max_i sigma_1(H_i).
+bool NeedsNormsFirst(std::span<const Measure> measures, const EssOptions& options) {
+  return options.certify || std::any_of(measures.begin(), measures.end(), [](const Measure& m) {
+           return m.kind == Measure::Kind::kHeadRelative;
+         });
+}
+
+absl::Status CheckNorms(std::span<const double> norms, std::span<const int64_t> heads) {
+  const auto lanes = static_cast<int64_t>(norms.size());
+  for (const int64_t head : heads) {
+    if (!std::isfinite(norms[head % lanes])) {
+      return absl::InternalError(fmt::format("operator of head {}: overflows float64", head));
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -86,22 +104,29 @@ absl::StatusOr<std::vector<HeadEss>> ComputeChannels(const operators::SequenceOp
   const int64_t first = heads.front() / lanes * lanes;
   ESS_CHECK(heads.back() < first + lanes);
   ESS_RETURN_IF_ERROR(spectra.Load(*op.channel_recurrence(), first, cancellation));
-  ESS_ASSIGN_OR_RETURN(const std::vector<double> norms, spectra.MaxSpectralNorms(cancellation));
-
-  std::vector<HeadMeasures> plans;
-  std::vector<int64_t> lane_of_plan;
-  for (const int64_t head : heads) {
-    const double norm = norms[head - first];
-    if (!std::isfinite(norm)) {
-      return absl::InternalError(fmt::format("operator of head {}: overflows float64", head));
-    }
-    plans.emplace_back(measures, options, positions, norm, Route::kChannelWindows);
-    lane_of_plan.push_back(head - first);
+  // What is asked depends on the largest norms only sometimes; else one pass finds all of it.
+  const bool norms_first = NeedsNormsFirst(measures, options);
+  std::vector<double> norms(lanes, 0.0);
+  if (norms_first) {
+    ESS_ASSIGN_OR_RETURN(norms, spectra.MaxSpectralNorms(cancellation));
+    ESS_RETURN_IF_ERROR(CheckNorms(norms, heads));
   }
-  std::optional<linalg::ChannelAnswers> answers;
-  if (!plans.front().Empty()) {
-    ESS_ASSIGN_OR_RETURN(answers,
-                         spectra.Compute(JoinRequests(plans, lane_of_plan, lanes), cancellation));
+  const auto make_plans = [&] {
+    std::vector<HeadMeasures> plans;
+    for (const int64_t head : heads) {
+      plans.emplace_back(measures, options, positions, norms[head % lanes], Route::kChannelWindows);
+    }
+    return plans;
+  };
+  std::vector<HeadMeasures> plans = make_plans();
+  linalg::ChannelRequest request = JoinRequests(plans, heads, lanes);
+  request.max_spectral_norms = !norms_first;
+  ESS_ASSIGN_OR_RETURN(const linalg::ChannelAnswers answers,
+                       spectra.Compute(request, cancellation));
+  if (!norms_first) {
+    norms = answers.max_spectral_norms;
+    ESS_RETURN_IF_ERROR(CheckNorms(norms, heads));
+    plans = make_plans();
   }
   std::vector<double> frobenius;
   std::vector<int32_t> causal;
@@ -114,7 +139,7 @@ absl::StatusOr<std::vector<HeadEss>> ComputeChannels(const operators::SequenceOp
   }
   std::vector<HeadEss> results;
   for (size_t p = 0; p < plans.size(); ++p) {
-    const int64_t lane = lane_of_plan[p];
+    const int64_t lane = heads[p] % lanes;
     const auto sigma = [&](int64_t position) {
       return spectra.SingularValues(lane, position, cancellation);
     };
@@ -123,7 +148,9 @@ absl::StatusOr<std::vector<HeadEss>> ComputeChannels(const operators::SequenceOp
       return Lane<int32_t>(causal, 0, length, lane, lanes);
     };
     std::optional<linalg::Spectrum> spectrum;
-    if (answers) spectrum = LaneSpectrum(*answers, plans[p].request(), length, lane, lanes);
+    if (!plans[p].Empty()) {
+      spectrum = LaneSpectrum(answers, plans[p].request(), length, lane, lanes);
+    }
     ESS_ASSIGN_OR_RETURN(
         HeadEss ess, plans[p].Evaluate(spectrum ? &*spectrum : nullptr,
                                        {sigma, frobenius_of_lane, causal_of_lane}, cancellation));

@@ -37,43 +37,22 @@ struct RouteCost {
   Work relative;  // Counts relative to sigma_1(H_i), each fraction; or these norms.
 };
 
-// clang-format off: one line for each route and class.
+// One line for each route and class: prepare, pass, further, entropy, relative.
+// clang-format off
 constexpr std::array kCosts = {
-    //        route                  class                  prepare     pass         further entropy
-    //        relative
-    RouteCost{Route::kInertiaTree,
-              "Convolution",
-              {7, 0},
-              {0.41, 33},
-              {0.33, 26},
-              {2.2, 1300},
-              {1.8, 2000}},
-    RouteCost{
-        Route::kInertiaTree, "", {0.72, 27}, {0.41, 33}, {0.33, 26}, {2.2, 1300}, {1.8, 1500}},
+    RouteCost{Route::kInertiaTree, "Convolution",
+              {4.2, 0}, {0.4, 20}, {0.18, 10}, {1.4, 700}, {1.5, 1500}},
+    RouteCost{Route::kInertiaTree, "",
+              {0.72, 27}, {0.41, 33}, {0.33, 26}, {2.2, 1300}, {1.6, 1300}},
     RouteCost{Route::kTensorTree, "", {4, 300}, {2, 300}, {2, 300}, {40, 3000}, {60, 3000}},
-    RouteCost{Route::kStateWindows,
-              "DeltaRecurrence",
-              {100, 4200},
-              {1.5, 550},
-              {1.5, 590},
-              {23, 12500},
-              {190, 35000}},
-    RouteCost{Route::kStateWindows,
-              "DiagonalPlusRankOne",
-              {100, 4200},
-              {1.5, 550},
-              {1.5, 590},
-              {23, 12500},
-              {190, 35000}},
-    RouteCost{Route::kStateWindows,
-              "GeneralRecurrence",
-              {890, 0},
-              {1.5, 550},
-              {1.5, 590},
-              {23, 12500},
-              {190, 20000}},
-    RouteCost{
-        Route::kStateWindows, "", {9, 2500}, {1.5, 600}, {1.5, 590}, {23, 12200}, {190, 27400}},
+    RouteCost{Route::kStateWindows, "DeltaRecurrence",
+              {20, 1500}, {1.5, 550}, {1.5, 590}, {23, 11000}, {80, 10000}},
+    RouteCost{Route::kStateWindows, "DiagonalPlusRankOne",
+              {80, 3500}, {1.5, 550}, {1.5, 590}, {23, 11000}, {80, 12000}},
+    RouteCost{Route::kStateWindows, "GeneralRecurrence",
+              {200, 0}, {1.5, 550}, {1.5, 590}, {23, 8500}, {80, 8000}},
+    RouteCost{Route::kStateWindows, "",
+              {12, 2300}, {1.5, 600}, {1.5, 590}, {23, 12200}, {80, 13000}},
     RouteCost{Route::kChannelWindows, "", {30, 530}, {5, 80}, {6, 95}, {75, 1200}, {70, 1150}},
     RouteCost{Route::kLocalWindows, "", {6, 800}, {1.9, 235}, {1, 140}, {32, 4100}, {90, 11400}},
 };
@@ -100,8 +79,8 @@ struct RouteMemory {
 };
 
 constexpr std::array kMemory = {
-    RouteMemory{Route::kInertiaTree, 3, 0, 1.2},   RouteMemory{Route::kTensorTree, 8, 0, 0},
-    RouteMemory{Route::kStateWindows, 10, 8, 0},   RouteMemory{Route::kChannelWindows, 40, 0, 0},
+    RouteMemory{Route::kInertiaTree, 3, 0, 0.5},   RouteMemory{Route::kTensorTree, 8, 0, 0},
+    RouteMemory{Route::kStateWindows, 19, 0, 0},   RouteMemory{Route::kChannelWindows, 40, 0, 0},
     RouteMemory{Route::kLocalWindows, 1.35, 8, 0},
 };
 

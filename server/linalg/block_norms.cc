@@ -20,6 +20,9 @@ constexpr double kExploring = 1e-3;
 constexpr double kRounding = 1e-15;
 // Rounds of Lanczos before the bisection takes over, which needs no luck but some forty trees.
 constexpr int kMaxRounds = 16;
+// Positions that are looked at after a second tree has left some open; each costs a third of a
+// tree or less.
+constexpr int64_t kProbes = 8;
 
 // What is known of sigma_1 at each position.
 struct Bounds {
@@ -61,6 +64,23 @@ void RaiseBounds(std::span<const double> matrix, int64_t length, const TopSingul
     norm += top.left[i - position] * top.left[i - position];
     if (norm > 0) bounds[i] = std::max(bounds[i], std::sqrt(squares[i - position] / norm));
   }
+}
+
+// Lower bounds from Lanczos at some of the open positions, evenly spaced, since sigma_1 changes
+// slowly from one position to the next.
+absl::Status Probe(std::span<const double> matrix, int64_t length, std::span<const int64_t> open,
+                   int round, const CancellationToken& cancellation, Bounds& bounds) {
+  const int64_t count = std::ssize(open);
+  const int64_t probes = std::min(count, kProbes);
+  for (int64_t k = 0; k < probes; ++k) {
+    const int64_t position = open[(2 * k + 1) * count / (2 * probes)];
+    ESS_ASSIGN_OR_RETURN(
+        const TopSingularValue top,
+        LargestSingularValue(matrix, length, position, round, kExploring, cancellation));
+    bounds.lower[position] = std::max(bounds.lower[position], top.sigma);
+    RaiseBounds(matrix, length, top, bounds.lower);
+  }
+  return absl::OkStatus();
 }
 
 // Lowers the upper bounds to tau wherever the tree finds no singular value above it.
@@ -114,7 +134,8 @@ absl::StatusOr<double> MaxBlockSpectralNorm(std::span<const double> matrix, int6
 
   int64_t candidate = largest - bounds.upper.begin();
   double accuracy = kExploring;
-  double asked = 0;  // The tree was asked for singular values above this.
+  bool walking = false;  // A tree has left positions open.
+  double asked = 0;      // The tree was asked for singular values above this.
   for (int round = 0; round < kMaxRounds; ++round) {
     ESS_ASSIGN_OR_RETURN(
         const TopSingularValue top,
@@ -137,8 +158,11 @@ absl::StatusOr<double> MaxBlockSpectralNorm(std::span<const double> matrix, int6
     ESS_RETURN_IF_ERROR(LowerBounds(asked, best, open, tree, cancellation, bounds));
     open = bounds.Open(asked);
     if (open.empty()) return best;
+    // The second time the walk is along a ridge, and longer steps are worth their price.
+    if (walking) ESS_RETURN_IF_ERROR(Probe(matrix, length, open, round, cancellation, bounds));
     candidate = bounds.MostPromising(open);
-    accuracy = kExploring;
+    accuracy = walking ? kRounding : kExploring;
+    walking = true;
   }
   return Bisect(bounds.Best(), ceiling, tree, cancellation);
 }

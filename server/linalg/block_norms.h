@@ -22,7 +22,7 @@ std::vector<double> BlockFrobeniusNorms(std::span<const double> matrix, int64_t 
 //
 // Lanczos gives sigma_1 at a promising position, its singular vectors give lower bounds at all
 // others in O(L^2), and when none is larger the inertia tree, asked for singular values above the
-// best one, proves it or names the positions that are.
+// best one, proves it or names the positions that are, where Lanczos looks next.
 //
 // `tree` has `matrix` loaded, and the same conditions on entries apply. Where it was loaded for
 // some positions only, one of them must have the largest sigma_1.

@@ -18,20 +18,12 @@ double GrowthLimit(double square_ratio) { return 1e6 + 1e3 * square_ratio; }
 
 void ChannelCounter::Reset() {
   const int64_t lanes = group_.lanes();
-  inverse_taus_ = NewLaneMemory(lanes);
-  growth_ = NewLaneMemory(lanes);
-  thresholds_ = NewLaneMemory(lanes);
-  position_counts_ = NewLaneMemory(lanes);
+  inverse_taus_ = LaneMemory(lanes);
+  growth_ = LaneMemory(lanes);
+  thresholds_ = LaneMemory(lanes);
+  position_counts_ = LaneMemory(lanes);
   recount_.assign(lanes, 0);
   recounted_windows_ = 0;
-}
-
-double ChannelCounter::LargestSquaredNorm(const ChannelWindow& window, int64_t lane) const {
-  double largest = 0;
-  for (int64_t t = 0; t < kWindow; ++t) {
-    largest = std::max(largest, window.squared_norms[t * group_.lanes() + lane]);
-  }
-  return largest;
 }
 
 void ChannelCounter::Count(int64_t first_position, const ChannelWindow& window,
@@ -41,7 +33,7 @@ void ChannelCounter::Count(int64_t first_position, const ChannelWindow& window,
   bool recount = false;
   for (int64_t lane = 0; lane < lanes; ++lane) {
     const double tau = taus[lane];
-    const double square = LargestSquaredNorm(window, lane);
+    const double square = window.largest_squared_norm[lane];
     thresholds_[lane] = tau;
     recount_[lane] = false;
     inverse_taus_[lane] = 0;  // Counts 0.
@@ -58,7 +50,7 @@ void ChannelCounter::Count(int64_t first_position, const ChannelWindow& window,
     for (int64_t lane = 0; lane < lanes; ++lane) {
       if (inverse_taus_[lane] == 0) continue;
       const double norm =
-          LargestSquaredNorm(window, lane) * inverse_taus_[lane] * inverse_taus_[lane];
+          window.largest_squared_norm[lane] * inverse_taus_[lane] * inverse_taus_[lane];
       recount_[lane] = !(growth_[lane] <= GrowthLimit(norm));
       recount |= recount_[lane];
     }

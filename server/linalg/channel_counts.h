@@ -27,11 +27,11 @@ class ChannelCounter {
 
   // Windows, times calls of Count, in which some lane needed bidiagonal forms.
   int64_t recounted_windows() const { return recounted_windows_; }
+  int64_t memory_bytes() const {
+    return BytesOf({&inverse_taus_, &growth_, &thresholds_, &position_counts_});
+  }
 
  private:
-  // The largest ||H_i||_F^2 of the 8 positions.
-  double LargestSquaredNorm(const ChannelWindow& window, int64_t lane) const;
-
   ChannelGroup& group_;
   ChannelForms& forms_;
   LaneMemory inverse_taus_;

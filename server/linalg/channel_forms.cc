@@ -11,15 +11,20 @@ void ChannelForms::Reset() {
   if (states_ == layout.states()) return;
   states_ = layout.states();
   const int64_t positions = kWindow * StatesSize();
-  gates_ = NewLaneMemory(positions);
-  inputs_ = NewLaneMemory(positions);
-  outputs_ = NewLaneMemory(positions);
-  past_factors_ = NewLaneMemory(kWindow * layout.TriangleSize());
-  future_factor_ = NewLaneMemory(layout.TriangleSize());
-  core_ = NewLaneMemory(layout.TriangleSize());
-  squares_ = NewLaneMemory(2 * positions);
-  squared_norms_ = NewLaneMemory(kWindow * group_.lanes());
+  gates_ = LaneMemory(positions);
+  inputs_ = LaneMemory(positions);
+  outputs_ = LaneMemory(positions);
+  past_factors_ = LaneMemory(kWindow * layout.TriangleSize());
+  future_factor_ = LaneMemory(layout.TriangleSize());
+  core_ = LaneMemory(layout.TriangleSize());
+  squares_ = LaneMemory(2 * positions);
+  squared_norms_ = LaneMemory(kWindow * group_.lanes());
   std::fill_n(gates_.get(), positions, 1.0);
+}
+
+int64_t ChannelForms::memory_bytes() const {
+  return BytesOf({&gates_, &inputs_, &outputs_, &past_factors_, &future_factor_, &core_, &squares_,
+                  &squared_norms_});
 }
 
 void ChannelForms::ReadPositions() {

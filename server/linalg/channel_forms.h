@@ -30,6 +30,8 @@ class ChannelForms {
   void LargestSingularValues(int64_t offset, double* top) const;
   void Entropies(int64_t offset, double* entropies, double* changes) const;
 
+  int64_t memory_bytes() const;
+
  private:
   enum class Kind { kNone, kBlocks, kPasts };
 

@@ -31,12 +31,6 @@ int ExponentOf(double largest) {
 
 }  // namespace
 
-LaneMemory NewLaneMemory(int64_t size) {
-  LaneMemory memory = hwy::AllocateAligned<double>(size);
-  std::fill_n(memory.get(), size, 0.0);
-  return memory;
-}
-
 absl::Status ChannelGroup::Load(const ChannelRecurrence& recurrence, int64_t channel,
                                 const CancellationToken& cancellation) {
   ESS_CHECK(recurrence.states() >= 1 && recurrence.states() <= kMaxStates);
@@ -62,21 +56,30 @@ void ChannelGroup::Allocate() {
   segment_windows_ = std::clamp<int64_t>(factor_bytes_ / factor_bytes, 1, window_count_);
   segment_count_ = (window_count_ + segment_windows_ - 1) / segment_windows_;
 
-  pasts_ = NewLaneMemory(segment_windows_ * triangle);
-  futures_ = NewLaneMemory(segment_windows_ * triangle);
-  past_borders_ = NewLaneMemory(segment_count_ * triangle);
-  future_borders_ = NewLaneMemory(segment_count_ * triangle);
-  window_ = NewLaneMemory(layout_.WindowSize());
-  for (LaneMemory& source : source_) source = NewLaneMemory(layout_.SourceSize());
-  largest_ = NewLaneMemory(2 * lanes());
-  scratch_ = NewLaneMemory(kernels_.scratch_size(layout_));
-  gathered_.past = NewLaneMemory(triangle);
-  gathered_.future = NewLaneMemory(triangle);
-  for (LaneMemory& source : gathered_.sources) source = NewLaneMemory(layout_.SourceSize());
-  gathered_.zeros = NewLaneMemory(layout_.SourceSize());
+  pasts_ = LaneMemory(segment_windows_ * triangle);
+  futures_ = LaneMemory(segment_windows_ * triangle);
+  past_borders_ = LaneMemory(segment_count_ * triangle);
+  future_borders_ = LaneMemory(segment_count_ * triangle);
+  window_ = LaneMemory(layout_.WindowSize());
+  for (LaneMemory& source : source_) source = LaneMemory(layout_.SourceSize());
+  largest_ = LaneMemory(2 * lanes());
+  scratch_ = LaneMemory(kernels_.scratch_size(layout_));
+  gathered_.past = LaneMemory(triangle);
+  gathered_.future = LaneMemory(triangle);
+  for (LaneMemory& source : gathered_.sources) source = LaneMemory(layout_.SourceSize());
+  gathered_.zeros = LaneMemory(layout_.SourceSize());
   // States that only fill up the last tile keep for ever the nothing that they start with.
   std::fill(layout_.At(window_.get()).transition + layout_.states() * lanes(),
             layout_.At(window_.get()).transition + layout_.padded_states() * lanes(), 1.0);
+}
+
+int64_t ChannelGroup::memory_bytes() const {
+  int64_t bytes =
+      BytesOf({&pasts_, &futures_, &past_borders_, &future_borders_, &window_, &largest_, &scratch_,
+               &gathered_.past, &gathered_.future, &gathered_.zeros});
+  for (const LaneMemory& source : source_) bytes += source.bytes();
+  for (const LaneMemory& source : gathered_.sources) bytes += source.bytes();
+  return bytes;
 }
 
 bool ChannelGroup::NormalizeExtremeLanes() {

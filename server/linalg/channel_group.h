@@ -9,18 +9,14 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
-#include "hwy/aligned_allocator.h"
 #include "server/base/cancellation.h"
 #include "server/linalg/channel_kernels.h"
 #include "server/linalg/channel_recurrence.h"
 #include "server/linalg/channel_window.h"
+#include "server/linalg/lane_memory.h"
 #include "server/linalg/tree_workspace.h"
 
 namespace ess::linalg {
-
-// Zeros at first; aligned as the kernels want it.
-using LaneMemory = hwy::AlignedFreeUniquePtr<double[]>;
-LaneMemory NewLaneMemory(int64_t size);
 
 // Two triangles for each window, 20 kB with N = 16 and 8 lanes, and at most `factor_bytes` in all.
 // A longer recurrence is cut into segments of that size, whose triangles each pass makes again.
@@ -64,6 +60,8 @@ class ChannelGroup {
   int exponent(int64_t lane) const { return input_exponent_[lane] + output_exponent_[lane]; }
   // Kernel scratch of layout().
   double* scratch() { return scratch_.get(); }
+  // Of everything that is kept between calls.
+  int64_t memory_bytes() const;
 
  private:
   void Allocate();

@@ -37,8 +37,9 @@ struct ChannelKernels {
   void (*describe_window)(const WindowLayout& layout, const ChannelWindow& window, double* scratch);
   void (*bound_norms)(const WindowLayout& layout, const ChannelWindow& window);
 
-  // counts [8, lanes] of singular values above tau, and the largest |u v| of the elimination where
-  // tau is 1; infinity where a pivot was 0 or no number.
+  // counts [8, lanes] of singular values above tau, and a bound of the largest |u v| of the
+  // elimination where tau is 1, within a factor of 4 (tiles + 4); infinity where a pivot was 0 or
+  // no number.
   void (*count_window)(const WindowLayout& layout, const ChannelWindow& window,
                        const double* inverse_tau, double* scratch, double* counts, double* growth);
 

@@ -73,10 +73,16 @@ absl::Status ChannelSpectra::Load(const ChannelRecurrence& recurrence, int64_t c
   ESS_RETURN_IF_ERROR(group_.Load(recurrence, channel, cancellation));
   forms_.Reset();
   counter_.Reset();
-  core_ = NewLaneMemory(group_.layout().TriangleSize());
-  values_ = NewLaneMemory(kWindow * lanes());
-  thresholds_ = NewLaneMemory(lanes());
+  core_ = LaneMemory(group_.layout().TriangleSize());
+  values_ = LaneMemory(kWindow * lanes());
+  thresholds_ = LaneMemory(lanes());
+  squares_ = LaneMemory(2 * group_.layout().padded_states() * lanes());
   return absl::OkStatus();
+}
+
+int64_t ChannelSpectra::memory_bytes() const {
+  return group_.memory_bytes() + forms_.memory_bytes() + counter_.memory_bytes() +
+         BytesOf({&core_, &values_, &thresholds_, &squares_});
 }
 
 double ChannelSpectra::ScaledTolerance(double tolerance, int64_t lane) const {
@@ -92,11 +98,10 @@ absl::StatusOr<std::vector<double>> ChannelSpectra::LargestAt(const std::vector<
                                                               WorkMeter& meter) {
   ESS_RETURN_IF_ERROR(group_.CoresAt(positions, core_.get(), meter));
   const WindowLayout& layout = group_.layout();
-  LaneMemory squares = NewLaneMemory(2 * layout.padded_states() * lanes());
-  group_.kernels().bidiagonalize(layout, core_.get(), group_.scratch(), squares.get(),
+  group_.kernels().bidiagonalize(layout, core_.get(), group_.scratch(), squares_.get(),
                                  thresholds_.get());
-  group_.kernels().largest_singular_values(layout.padded_states(), squares.get(), thresholds_.get(),
-                                           values_.get());
+  group_.kernels().largest_singular_values(layout.padded_states(), squares_.get(),
+                                           thresholds_.get(), values_.get());
   return std::vector<double>(values_.get(), values_.get() + lanes());
 }
 

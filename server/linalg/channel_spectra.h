@@ -44,7 +44,7 @@ struct ChannelAnswers {
 // cheapest. A channel's answers depend neither on the channels beside it nor on other calls.
 // docs/ess.md tells the method.
 //
-// Scratch: `scratch_bytes` and less than 1 MiB more, whatever the number of channels. When L is too
+// Scratch: `scratch_bytes` and less than 6 MiB more, whatever the number of channels. When L is too
 // long for that (L > 16000 for N = 16 and 8 lanes), every call reads the recurrence twice.
 // Thread-compatible.
 class ChannelSpectra {
@@ -56,6 +56,8 @@ class ChannelSpectra {
   ChannelSpectra& operator=(const ChannelSpectra&) = delete;
 
   int64_t lanes() const { return group_.lanes(); }
+  // Of the scratch that is kept from one call to the next; answers come on top.
+  int64_t memory_bytes() const;
 
   // Takes channels [channel, channel + lanes()); those from D on are empty. The recurrence stays as
   // it is until the next Load. REQUIRES: 1 <= N <= 32, L >= 1, finite numbers. Scale does not
@@ -108,6 +110,7 @@ class ChannelSpectra {
   LaneMemory core_;
   LaneMemory values_;      // [8]
   LaneMemory thresholds_;  // [1]
+  LaneMemory squares_;     // The bidiagonal form of core_.
 };
 
 }  // namespace ess::linalg

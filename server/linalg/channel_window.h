@@ -47,10 +47,11 @@ struct ChannelWindow {
   double* output = nullptr;      // [8, N]: c_r times the gates from a up to its own.
   double* inside = nullptr;      // T[a + r, a + j], j < r: kInsideEntries.
   // The description, with Z = R_b A L_a and Y = R_b input^T (A the transition).
-  double* past_gram = nullptr;      // Z^T Z: lower triangle.
-  double* couplings = nullptr;      // [tiles][4] tiles: L_a^T output^T (2), Z^T Y (2).
-  double* window_gram = nullptr;    // Y^T Y: lower triangle of 2 x 2 tiles.
-  double* squared_norms = nullptr;  // [8]: ||H_i||_F^2.
+  double* past_gram = nullptr;             // Z^T Z: lower triangle.
+  double* couplings = nullptr;             // [tiles][4] tiles: L_a^T output^T (2), Z^T Y (2).
+  double* window_gram = nullptr;           // Y^T Y: lower triangle of 2 x 2 tiles.
+  double* squared_norms = nullptr;         // [8]: ||H_i||_F^2.
+  double* largest_squared_norm = nullptr;  // Of the 8.
   // [8]: upper bounds of sigma_1(H_i)^2, often within a few percent; filled only on demand.
   double* norm_bounds = nullptr;
 };
@@ -74,7 +75,7 @@ class WindowLayout {
   // All of a window but the triangles `past` and `future`.
   int64_t WindowSize() const {
     return TriangleSize() + 4 * PositionsSize() +
-           (padded_states() + kInsideEntries + 3 * kTileEntries + 2 * kWindow) * lanes_;
+           (padded_states() + kInsideEntries + 3 * kTileEntries + 2 * kWindow + 1) * lanes_;
   }
 
   // A window in `memory`, without `past` and `future`.
@@ -93,6 +94,7 @@ class WindowLayout {
     window.couplings = take(2 * PositionsSize());
     window.window_gram = take(3 * kTileEntries * lanes_);
     window.squared_norms = take(kWindow * lanes_);
+    window.largest_squared_norm = take(lanes_);
     window.norm_bounds = take(kWindow * lanes_);
     return window;
   }

@@ -68,13 +68,18 @@ class Bidiagonalization {
         ProjectColumns<true>(k);
       }
       for (int64_t j = FirstInGroup(next); j < next; ++j) right_.v[j] = weights_[j] = Zero();
-      Vec overlap = Zero();
       for (int64_t j = next; j < size_; ++j) {
         right_.v[j] = hn::NegMulAdd(left.v[k], weights_[j], top_row_[j]);
       }
+      // All but the first element, which Make changes: this need not wait for it.
+      Vec overlaps[4] = {Zero(), Zero(), Zero(), Zero()};
+      for (int64_t j = next + 1; j < size_; ++j) {
+        overlaps[j % 4] = hn::MulAdd(weights_[j], right_.v[j], overlaps[j % 4]);
+      }
       SetEntry(right_.Make(next, size_), squares, 2 * k + 1);
-      for (int64_t j = next; j < size_; ++j)
-        overlap = hn::MulAdd(weights_[j], right_.v[j], overlap);
+      const Vec overlap =
+          hn::MulAdd(weights_[next], right_.v[next],
+                     hn::Add(hn::Add(overlaps[0], overlaps[1]), hn::Add(overlaps[2], overlaps[3])));
       ProjectRows(k, overlap);
       for (int64_t row = next; row < size_; ++row) {
         left_[next % 2].v[row] =
@@ -159,14 +164,14 @@ class Bidiagonalization {
 HWY_NOINLINE void BidiagonalizeLower(const WindowLayout& layout, const double* lower,
                                      double* scratch, double* squares, double* squared_norm) {
   const int64_t size = layout.padded_states();
-  Vec sums[2] = {Zero(), Zero()};
+  Vec sums[4] = {Zero(), Zero(), Zero(), Zero()};
   for (int64_t i = 0; i < size; ++i) {
     for (int64_t j = 0; j <= i; ++j) {
       const Vec x = Entry(lower, LowerEntry(i, j));
-      sums[j % 2] = hn::MulAdd(x, x, sums[j % 2]);
+      sums[j % 4] = hn::MulAdd(x, x, sums[j % 4]);
     }
   }
-  const Vec total = hn::Add(sums[0], sums[1]);
+  const Vec total = hn::Add(hn::Add(sums[0], sums[1]), hn::Add(sums[2], sums[3]));
   SetEntry(total, squared_norm, 0);
   const Vec scale =
       hn::Div(Broadcast(1.0), hn::Sqrt(hn::Max(total, Broadcast(kSmallestSquaredNorm))));

@@ -43,8 +43,13 @@ class SharedElimination {
     for (int64_t row = 0; row < tiles_; ++row) {
       Pivots pivots;
       FactorDiagonal(row, pivots);
+      Vec squares[kTile] = {Zero(), Zero(), Zero(), Zero()};
       for (int64_t column = row + 1; column < tiles_ + 4; ++column) {
-        EliminateTile(row, column, pivots);
+        EliminateTile(row, column, pivots, squares);
+      }
+      for (int k = 0; k < kTile; ++k) {
+        const Vec growth = hn::Mul(squares[k], hn::Abs(pivots.inverse[k]));
+        monitor_.growth = hn::Max(monitor_.growth, growth);
       }
     }
   }
@@ -78,10 +83,11 @@ class SharedElimination {
     }
   }
 
-  template <int kColumn = 0>
+  // factor * tile less the product of the rows above; of a tile on the diagonal the upper triangle.
+  template <Read kOutput, int kColumn = 0>
   HWY_INLINE void SubtractAbove(int64_t row, int64_t column, const double* tile, Read read,
                                 Vec factor, Vec (&entries)[kTile][kTile]) const {
-    TileSum<kColumn> sum;
+    TileSum<kColumn, kOutput> sum;
 #pragma GCC unroll 4
     for (int r = 0; r < kTile; ++r) {
 #pragma GCC unroll 4
@@ -96,14 +102,14 @@ class SharedElimination {
       for (int c = 0; c < kTileColumns; ++c) entries[r][kColumn + c] = sum.entry[r][c];
     }
     if constexpr (kColumn + kTileColumns < kTile) {
-      SubtractAbove<kColumn + kTileColumns>(row, column, tile, read, factor, entries);
+      SubtractAbove<kOutput, kColumn + kTileColumns>(row, column, tile, read, factor, entries);
     }
   }
 
   HWY_INLINE void FactorDiagonal(int64_t row, Pivots& pivots) {
     Vec a[kTile][kTile];
-    SubtractAbove(row, row, TileAt(window_.past_gram, LowerTile(row, row)), Read::kTransposed,
-                  hn::Neg(inverse_square_), a);
+    SubtractAbove<Read::kLowerTransposed>(row, row, TileAt(window_.past_gram, LowerTile(row, row)),
+                                          Read::kTransposed, hn::Neg(inverse_square_), a);
     const Vec one = Broadcast(1.0);
 #pragma GCC unroll 4
     for (int k = 0; k < kTile; ++k) a[k][k] = hn::Add(a[k][k], one);
@@ -124,19 +130,22 @@ class SharedElimination {
     }
   }
 
-  HWY_INLINE void EliminateTile(int64_t row, int64_t column, const Pivots& pivots) {
+  // Adds the squares of what is left of each pivot row to `squares`: with the pivot's inverse, a
+  // bound of the largest |u v|, for less than each of them would cost.
+  HWY_INLINE void EliminateTile(int64_t row, int64_t column, const Pivots& pivots,
+                                Vec (&squares)[kTile]) {
     Vec a[kTile][kTile];
     if (column < tiles_) {
-      SubtractAbove(row, column, TileAt(window_.past_gram, LowerTile(column, row)),
-                    Read::kTransposed, hn::Neg(inverse_square_), a);
+      SubtractAbove<Read::kFull>(row, column, TileAt(window_.past_gram, LowerTile(column, row)),
+                                 Read::kTransposed, hn::Neg(inverse_square_), a);
     } else {
       const int64_t side = column - tiles_;
-      SubtractAbove(row, column, TileAt(window_.couplings, 4 * row + side), Read::kFull,
-                    side < 2 ? inverse_tau_ : hn::Neg(inverse_square_), a);
+      SubtractAbove<Read::kFull>(row, column, TileAt(window_.couplings, 4 * row + side),
+                                 Read::kFull, side < 2 ? inverse_tau_ : hn::Neg(inverse_square_),
+                                 a);
     }
     double* u = U(row, column);
     double* v = V(row, column);
-    Vec growth = monitor_.growth;
 #pragma GCC unroll 4
     for (int k = 0; k < kTile; ++k) {
 #pragma GCC unroll 4
@@ -146,12 +155,11 @@ class SharedElimination {
           a[i][c] = hn::NegMulAdd(pivots.multiplier[i][k], a[k][c], a[i][c]);
         }
         const Vec scaled = hn::Mul(a[k][c], pivots.inverse[k]);
-        growth = hn::Max(growth, hn::Abs(hn::Mul(scaled, a[k][c])));
+        squares[k] = hn::MulAdd(a[k][c], a[k][c], squares[k]);
         SetEntry(a[k][c], u, k * kTile + c);
         SetEntry(scaled, v, k * kTile + c);
       }
     }
-    monitor_.growth = growth;
   }
 
   const int64_t tiles_;
@@ -174,13 +182,13 @@ struct WindowNode {
 
 enum class NodePart { kRows, kCross, kColumns };
 
-// Tile (p, q), p >= q, of one part.
-template <NodePart kPart, int kColumn = 0>
+// Tile (p, q), p >= q, of one part; kOutput: kLower on the diagonal.
+template <NodePart kPart, Read kOutput, int kColumn = 0>
 HWY_INLINE void NodeTile(const SharedElimination& shared, const ChannelWindow& window,
                          Vec inverse_tau, int64_t p, int64_t q, WindowNode& node) {
   const int64_t first_row = kPart == NodePart::kColumns ? 2 : 0;
   const int64_t first_column = kPart == NodePart::kRows ? 0 : 2;
-  TileSum<kColumn> sum;
+  TileSum<kColumn, kOutput> sum;
   sum.Clear();
   shared.SubtractProduct(first_row + p, first_column + q, sum);
   const Vec inverse_square = hn::Mul(inverse_tau, inverse_tau);
@@ -203,8 +211,16 @@ HWY_INLINE void NodeTile(const SharedElimination& shared, const ChannelWindow& w
     }
   }
   if constexpr (kColumn + kTileColumns < kTile) {
-    NodeTile<kPart, kColumn + kTileColumns>(shared, window, inverse_tau, p, q, node);
+    NodeTile<kPart, kOutput, kColumn + kTileColumns>(shared, window, inverse_tau, p, q, node);
   }
+}
+
+template <Read kOutput>
+HWY_INLINE void NodeTiles(const SharedElimination& shared, const ChannelWindow& window,
+                          Vec inverse_tau, int64_t p, int64_t q, WindowNode& node) {
+  NodeTile<NodePart::kRows, kOutput>(shared, window, inverse_tau, p, q, node);
+  NodeTile<NodePart::kCross, kOutput>(shared, window, inverse_tau, p, q, node);
+  NodeTile<NodePart::kColumns, kOutput>(shared, window, inverse_tau, p, q, node);
 }
 
 HWY_NOINLINE void FinishWindow(const WindowNode& node, Vec before, LeafMonitor& monitor,
@@ -212,8 +228,8 @@ HWY_NOINLINE void FinishWindow(const WindowNode& node, Vec before, LeafMonitor& 
   FinishLeaf<kWindow, PivotSum::kNegative>(node.a, node.b, node.c, before, monitor, gathered);
 }
 
-// counts[t] of the 8 positions, and the largest |u v| of the elimination in units of tau: infinity
-// where a pivot was no number or 0.
+// counts[t] of the 8 positions, and a bound of the largest |u v| of the elimination in units of
+// tau, at most 4 (tiles + 4) times as large: infinity where a pivot was no number or 0.
 HWY_NOINLINE void CountWindow(const WindowLayout& layout, const ChannelWindow& window,
                               const double* inverse_tau, double* scratch, double* counts,
                               double* growth) {
@@ -221,13 +237,9 @@ HWY_NOINLINE void CountWindow(const WindowLayout& layout, const ChannelWindow& w
   SharedElimination shared(layout, window, inverse, scratch);
   shared.Run();
   WindowNode node;
-  for (const int64_t p : {0, 1}) {
-    for (int64_t q = 0; q <= p; ++q) {
-      NodeTile<NodePart::kRows>(shared, window, inverse, p, q, node);
-      NodeTile<NodePart::kCross>(shared, window, inverse, p, q, node);
-      NodeTile<NodePart::kColumns>(shared, window, inverse, p, q, node);
-    }
-  }
+  NodeTiles<Read::kLower>(shared, window, inverse, 0, 0, node);
+  NodeTiles<Read::kFull>(shared, window, inverse, 1, 0, node);
+  NodeTiles<Read::kLower>(shared, window, inverse, 1, 1, node);
   Vec gathered[kWindow];
   LeafMonitor monitor = shared.monitor();
   FinishWindow(node, shared.negative(), monitor, gathered);

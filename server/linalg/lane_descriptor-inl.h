@@ -68,13 +68,13 @@ HWY_NOINLINE void LowerProduct(const WindowLayout& layout, const double* left, c
   }
 }
 
-// Tile (i, j), i >= j, of Z^T Z for a lower triangle Z.
-template <int kColumn = 0>
+// Tile (i, j), i >= j, of Z^T Z for a lower triangle Z; kOutput: kLower on the diagonal.
+template <Read kOutput, int kColumn = 0>
 HWY_INLINE void GramTile(int64_t tiles, const double* lower, int64_t i, int64_t j, double* out) {
-  TileSum<kColumn> sum;
+  TileSum<kColumn, kOutput> sum;
   sum.Clear();
   const double* diagonal = TileAt(lower, LowerTile(i, i));
-  if (i == j) {
+  if constexpr (kOutput == Read::kLower) {
     sum.template Add<Read::kLowerTransposed, Read::kLower>(diagonal, diagonal);
   } else {
     sum.template Add<Read::kLowerTransposed, Read::kFull>(diagonal, TileAt(lower, LowerTile(i, j)));
@@ -85,7 +85,7 @@ HWY_INLINE void GramTile(int64_t tiles, const double* lower, int64_t i, int64_t 
   }
   sum.StoreTo(TileAt(out, LowerTile(i, j)));
   if constexpr (kColumn + kTileColumns < kTile) {
-    GramTile<kColumn + kTileColumns>(tiles, lower, i, j, out);
+    GramTile<kOutput, kColumn + kTileColumns>(tiles, lower, i, j, out);
   }
 }
 
@@ -95,7 +95,7 @@ HWY_INLINE void InputImageTile(int64_t tiles, const double* future, const double
                                int64_t q, double* out) {
   TileSum<kColumn> sum;
   sum.Clear();
-  for (int64_t s = 0; s < i; ++s) {
+  for (int64_t s = i; s-- > 0;) {
     sum.template Add<Read::kFull, Read::kTransposed>(TileAt(future, LowerTile(i, s)),
                                                      TileAt(input, q * tiles + s));
   }
@@ -143,11 +143,11 @@ HWY_INLINE void CouplingTile(int64_t tiles, const double* lower, const double* i
   }
 }
 
-// Tile (p, q) of Y^T Y.
-template <int kColumn = 0>
+// Tile (p, q) of Y^T Y; kOutput: kLower on the diagonal.
+template <Read kOutput, int kColumn = 0>
 HWY_INLINE void WindowGramTile(int64_t tiles, const double* image, int64_t p, int64_t q,
                                double* out) {
-  TileSum<kColumn> sum;
+  TileSum<kColumn, kOutput> sum;
   sum.Clear();
   for (int64_t s = 0; s < tiles; ++s) {
     sum.template Add<Read::kTransposed, Read::kFull>(TileAt(image, 2 * s + p),
@@ -155,12 +155,12 @@ HWY_INLINE void WindowGramTile(int64_t tiles, const double* image, int64_t p, in
   }
   sum.StoreTo(TileAt(out, LowerTile(p, q)));
   if constexpr (kColumn + kTileColumns < kTile) {
-    WindowGramTile<kColumn + kTileColumns>(tiles, image, p, q, out);
+    WindowGramTile<kOutput, kColumn + kTileColumns>(tiles, image, p, q, out);
   }
 }
 
 // ||H_i||_F^2 of the 8 positions: H_i is made of Z, of Y's columns before i, of the output rows
-// from i on, and of the inside entries between them.
+// from i on, and of the inside entries between them. Sums of squares only, nothing is taken away.
 HWY_NOINLINE void SumSquares(const WindowLayout& layout, const ChannelWindow& window) {
   Vec shared = Zero();
   Vec row_squares[kWindow];
@@ -176,22 +176,28 @@ HWY_NOINLINE void SumSquares(const WindowLayout& layout, const ChannelWindow& wi
       }
     }
   }
-  // Column j of Y joins at position j + 1; row r of the outputs leaves after position r.
+  // At position i column i - 1 joins, Y's and the inside's; row i - 1 has left.
   Vec columns = Zero();
+  Vec largest = Zero();
+#pragma GCC unroll 8
   for (int64_t i = 0; i < kWindow; ++i) {
     Vec sum = hn::Add(shared, columns);
+#pragma GCC unroll 8
     for (int64_t r = i; r < kWindow; ++r) {
-      sum = hn::Add(sum, row_squares[r]);
-      for (int64_t j = 0; j < i; ++j) {
-        const Vec x = Entry(window.inside, r * (r - 1) / 2 + j);
-        sum = hn::MulAdd(x, x, sum);
+      if (i > 0) {
+        const Vec x = Entry(window.inside, r * (r - 1) / 2 + i - 1);
+        row_squares[r] = hn::MulAdd(x, x, row_squares[r]);
       }
+      sum = hn::Add(sum, row_squares[r]);
     }
     const auto counts = hn::Gt(sum, Broadcast(kSmallestSquaredNorm));
-    SetEntry(hn::IfThenElseZero(counts, sum), window.squared_norms, i);
+    const Vec squared_norm = hn::IfThenElseZero(counts, sum);
+    SetEntry(squared_norm, window.squared_norms, i);
+    largest = hn::Max(largest, squared_norm);
     const double* tile = TileAt(window.window_gram, LowerTile(i / kTile, i / kTile));
     columns = hn::Add(columns, Entry(tile, i % kTile * kTile + i % kTile));
   }
+  SetEntry(largest, window.largest_squared_norm, 0);
 }
 
 // Tile (i, j), i >= j, of H_a^T H_a = Z^T Z + X^T X, with its sum of squares added to `squares`.
@@ -247,7 +253,8 @@ HWY_NOINLINE void DescribeWindow(const WindowLayout& layout, const ChannelWindow
   ScaleRows(layout, window.transition, window.past, moved);
   LowerProduct(layout, window.future, moved, core);
   for (int64_t i = 0; i < tiles; ++i) {
-    for (int64_t j = 0; j <= i; ++j) GramTile(tiles, core, i, j, window.past_gram);
+    for (int64_t j = 0; j < i; ++j) GramTile<Read::kFull>(tiles, core, i, j, window.past_gram);
+    GramTile<Read::kLower>(tiles, core, i, i, window.past_gram);
     for (const int64_t q : {0, 1}) {
       InputImageTile(tiles, window.future, window.input, i, q, image);
       OutputImageTile(tiles, window.past, window.output, i, q, window.couplings);
@@ -256,9 +263,9 @@ HWY_NOINLINE void DescribeWindow(const WindowLayout& layout, const ChannelWindow
   for (int64_t i = 0; i < tiles; ++i) {
     for (const int64_t q : {0, 1}) CouplingTile(tiles, core, image, i, q, window.couplings);
   }
-  for (const int64_t p : {0, 1}) {
-    for (int64_t q = 0; q <= p; ++q) WindowGramTile(tiles, image, p, q, window.window_gram);
-  }
+  WindowGramTile<Read::kLower>(tiles, image, 0, 0, window.window_gram);
+  WindowGramTile<Read::kFull>(tiles, image, 1, 0, window.window_gram);
+  WindowGramTile<Read::kLower>(tiles, image, 1, 1, window.window_gram);
   SumSquares(layout, window);
 }
 

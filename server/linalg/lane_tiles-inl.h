@@ -49,7 +49,7 @@ constexpr int64_t IndexOf(Read read, int64_t row, int64_t column) {
 inline constexpr int kTileColumns = kWideRegisters ? 4 : 2;
 
 // Columns [kColumn, kColumn + kTileColumns) of one tile, in registers. kOutput says which entries
-// are wanted: kFull or kLower.
+// are wanted: kFull, kLower or kLowerTransposed; the others are not to be read.
 template <int kColumn, Read kOutput = Read::kFull>
 struct TileSum {
   Vec entry[kTile][kTileColumns];

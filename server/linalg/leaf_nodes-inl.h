@@ -72,6 +72,7 @@ template <int kHalf, PivotSum kSum>
 HWY_INLINE Vec EliminateLeaf(LeafChild<kHalf>& child, Vec gathered, LeafMonitor& monitor) {
   const Float64 d;
   auto& panel = child.panel;
+  Vec scaled[kHalf][2 * kHalf];  // [R1 | R2], each row divided by its pivot.
   for (int k = 0; k < kHalf; ++k) {
     const Vec pivot = panel[k][k];
     const Vec inverse = hn::Div(hn::Set(d, 1.0), pivot);
@@ -83,24 +84,25 @@ HWY_INLINE Vec EliminateLeaf(LeafChild<kHalf>& child, Vec gathered, LeafMonitor&
         panel[i][j] = hn::NegMulAdd(multiplier, panel[k][j], panel[i][j]);
       }
     }
-    const Vec* row1 = panel[k] + kHalf;
-    const Vec* row2 = panel[k] + 2 * kHalf;
-    for (int i = 0; i < kHalf; ++i) {
-      const Vec scaled1 = hn::Mul(row1[i], inverse);
-      const Vec scaled2 = hn::Mul(row2[i], inverse);
-      const Vec product1 = hn::Abs(hn::Mul(scaled1, row1[i]));
-      const Vec product2 = hn::Abs(hn::Mul(scaled2, row2[i]));
-      monitor.growth = hn::Max(monitor.growth, hn::Max(product1, product2));
-      for (int j = 0; j <= i; ++j) {
-        Vec& a = child.a[Lower(i, j)];
-        Vec& c = child.c[Lower(i, j)];
-        a = hn::NegMulAdd(scaled1, row1[j], a);
-        c = hn::NegMulAdd(scaled2, row2[j], c);
-      }
-      for (int j = 0; j < i; ++j) {
-        Vec& b = child.b[StrictlyLower(i, j)];
-        b = hn::NegMulAdd(scaled1, row2[j], b);
-      }
+    for (int j = 0; j < 2 * kHalf; ++j) {
+      const Vec entry = panel[k][kHalf + j];
+      scaled[k][j] = hn::Mul(entry, inverse);
+      monitor.growth = hn::Max(monitor.growth, hn::Abs(hn::Mul(scaled[k][j], entry)));
+    }
+  }
+  // Entry by entry, so that each is read and written once.
+  const auto subtract = [&](Vec& entry, int row, int column) HWY_ATTR {
+    Vec sum = entry;
+    for (int k = 0; k < kHalf; ++k) {
+      sum = hn::NegMulAdd(scaled[k][row], panel[k][kHalf + column], sum);
+    }
+    entry = sum;
+  };
+  for (int i = 0; i < kHalf; ++i) {
+    for (int j = 0; j <= i; ++j) {
+      subtract(child.a[Lower(i, j)], i, j);
+      subtract(child.c[Lower(i, j)], kHalf + i, kHalf + j);
+      if (j < i) subtract(child.b[StrictlyLower(i, j)], i, kHalf + j);
     }
   }
   return gathered;

@@ -7,7 +7,6 @@
 
 #include "server/base/log.h"
 #include "server/linalg/diagonal_state_space.h"
-#include "server/linalg/exponentials.h"
 #include "server/linalg/recurrent_spectra.h"
 #include "server/operators/recurrence.h"
 
@@ -55,6 +54,12 @@ SelectiveScan::SelectiveScan(const at::Tensor& delta, const at::Tensor& A, const
       read_before_(read_before) {
   ESS_CHECK(B_.size(0) == delta_.size(0) && C_.size(0) == delta_.size(0));
   ESS_CHECK(B_.size(1) == A_.size(0) && C_.size(1) == A_.size(0));
+  for (int64_t head = 0; head < head_count(); ++head) {
+    scan_channels_.push_back({.steps = delta_.Real(head).data(),
+                              .rates = A_.Real(head).data(),
+                              .inputs = B_.Real(head).data(),
+                              .outputs = C_.Real(head).data()});
+  }
 }
 
 double SelectiveScan::feature_epsilon() const {
@@ -95,27 +100,15 @@ at::Tensor SelectiveScan::Apply(const at::Tensor& u) const {
 
 void SelectiveScan::FillLanes(int64_t channel, int64_t lanes, int64_t first, int64_t count,
                               double* a, double* b, double* c) const {
-  const int64_t N = states();
+  const int64_t row = states() * lanes;
   const int64_t known_lanes = std::clamp<int64_t>(channels() - channel, 0, lanes);
   const int64_t known = std::clamp<int64_t>(length() - first, 0, count);
-  std::fill_n(a, count * N * lanes, 0.0);  // exp(0) = 1.
-  std::fill_n(b, count * N * lanes, 0.0);
-  std::fill_n(c, count * N * lanes, 0.0);
-  for (int64_t lane = 0; lane < known_lanes; ++lane) {
-    const double* delta = delta_.Real(channel + lane).data() + first;
-    const double* A = A_.Real(channel + lane).data();
-    const double* B = B_.Real(channel + lane).data() + first * N;
-    const double* C = C_.Real(channel + lane).data() + first * N;
-    for (int64_t t = 0; t < known; ++t) {
-      for (int64_t n = 0; n < N; ++n) {
-        const int64_t x = (t * N + n) * lanes + lane;
-        a[x] = delta[t] * A[n];
-        b[x] = delta[t] * B[t * N + n];
-        c[x] = C[t * N + n];
-      }
-    }
-  }
-  linalg::ExponentiateInPlace({a, static_cast<size_t>(count * N * lanes)});
+  const std::span<const linalg::ScanChannel> group =
+      std::span(scan_channels_).subspan(known_lanes > 0 ? channel : 0, known_lanes);
+  linalg::WriteScanLanes(group, states(), lanes, first, known, a, b, c);
+  std::fill_n(a + known * row, (count - known) * row, 1.0);
+  std::fill_n(b + known * row, (count - known) * row, 0.0);
+  std::fill_n(c + known * row, (count - known) * row, 0.0);
 }
 
 absl::Status SelectiveScan::CheckFinite() const {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "server/linalg/channel_recurrence.h"
+#include "server/linalg/channel_scan.h"
 #include "server/operators/head_array.h"
 #include "server/operators/sequence_operator.h"
 
@@ -59,6 +60,7 @@ class SelectiveScan final : public SequenceOperator, public linalg::ChannelRecur
   const HeadArray B_;
   const HeadArray C_;
   const bool read_before_;
+  std::vector<linalg::ScanChannel> scan_channels_;  // [D]: into the arrays above.
 };
 
 }  // namespace ess::operators

@@ -308,6 +308,20 @@ TEST(ChannelMeasuresTest, EarlierCallsAndLittleMemoryChangeNothing) {
   }
 }
 
+TEST(ChannelMeasuresTest, MemoryStaysWithinWhatWasGrantedAndALittleMore) {
+  constexpr int64_t kMebibyte = int64_t{1} << 20;
+  for (const int64_t granted : {kMebibyte, ChannelSpectra::kScratchBytes}) {
+    ChannelSpectra spectra(granted);
+    EXPECT_EQ(spectra.memory_bytes(), 0);
+    const StoredChannels channels = MakeScan("trained", 3000, 16, 1, 3);
+    ASSERT_THAT(spectra.Load(channels, 0, kNever), IsOk());
+    ASSERT_THAT(spectra.Compute(Everything(spectra.lanes()), kNever), IsOk());
+    ASSERT_THAT(spectra.CausalRanks(kNever), IsOk());
+    EXPECT_GT(spectra.memory_bytes(), 0);
+    EXPECT_LT(spectra.memory_bytes(), granted + 6 * kMebibyte);
+  }
+}
+
 TEST(ChannelMeasuresTest, EveryInstructionSetOfThisMachineAgrees) {
   const StoredChannels channels = MakeScan("init", 60, 16, 1, 21);
   std::vector<ChannelAnswers> all;
