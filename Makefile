@@ -54,10 +54,14 @@ lint: setup
 	@$(PYTHON) -m ruff check client tests tools
 	@cd client && ../$(PYTHON) -m mypy
 
+# FOLDERS="tests/server/linalg ..." for some of the tests only.
 test-asan: setup
 	@cmake --preset asan >/dev/null
-	@cmake --build --preset asan -j $(JOBS)
-	@ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 ctest --test-dir build/asan --output-on-failure -j $(JOBS)
+	@cmake --build --preset asan -j $(JOBS) $(if $(FOLDERS),--target $(FOLDERS:%=%/all))
+	@for folder in $(or $(FOLDERS),.); do \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 \
+	    ctest --test-dir build/asan/$$folder --output-on-failure -j $(JOBS) || exit 1; \
+	done
 
 test-tsan: setup
 	@cmake --preset tsan >/dev/null
