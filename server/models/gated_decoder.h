@@ -8,10 +8,13 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
+#include "server/base/status_macros.h"
+#include "server/models/architecture.h"
 #include "server/models/config_reader.h"
 #include "server/models/layers/activation.h"
 #include "server/models/layers/rms_norm.h"
@@ -97,5 +100,23 @@ absl::StatusOr<std::unique_ptr<SequenceModel>> MakeGatedDecoder(const std::strin
                                                                 const GatedDecoderConfig& config,
                                                                 TensorSource& tensors,
                                                                 const std::string& device);
+
+// The architecture whose configs `Read` reads. Its checkpoints may carry the prefix "model." and,
+// when they are old, the rotary frequencies.
+template <absl::StatusOr<GatedDecoderConfig> (*Read)(const ConfigReader&)>
+Architecture GatedArchitecture(std::string model_type, nlohmann::json (*tiny_config)()) {
+  const auto create =
+      [](const ConfigReader& config, TensorSource& tensors,
+         const std::string& device) -> absl::StatusOr<std::unique_ptr<SequenceModel>> {
+    ESS_ASSIGN_OR_RETURN(const std::string type, config.String("model_type", std::nullopt));
+    ESS_ASSIGN_OR_RETURN(const GatedDecoderConfig decoder, Read(config));
+    return MakeGatedDecoder(type, decoder, tensors, device);
+  };
+  return {.model_type = std::move(model_type),
+          .base_prefixes = {"model."},
+          .ignored_suffixes = {".rotary_emb.inv_freq"},
+          .create = create,
+          .tiny_config = tiny_config};
+}
 
 }  // namespace ess::models

@@ -1,9 +1,6 @@
 #include "server/models/gemma.h"
 
 #include <cmath>
-#include <memory>
-#include <string>
-
 #include "server/base/status_macros.h"
 #include "server/models/gated_decoder.h"
 
@@ -33,13 +30,6 @@ absl::StatusOr<GatedDecoderConfig> ReadGemma(const ConfigReader& config) {
   return gemma;
 }
 
-absl::StatusOr<std::unique_ptr<SequenceModel>> CreateGemma(const ConfigReader& config,
-                                                           TensorSource& tensors,
-                                                           const std::string& device) {
-  ESS_ASSIGN_OR_RETURN(const GatedDecoderConfig decoder, ReadGemma(config));
-  return MakeGatedDecoder("gemma", decoder, tensors, device);
-}
-
 // Heads of another size than hidden_size / heads.
 nlohmann::json TinyGemmaConfig() {
   return {{"model_type", "gemma"},    {"vocab_size", 31},       {"hidden_size", 16},
@@ -49,12 +39,6 @@ nlohmann::json TinyGemmaConfig() {
 
 }  // namespace
 
-Architecture GemmaArchitecture() {
-  return {.model_type = "gemma",
-          .base_prefixes = {"model."},
-          .ignored_suffixes = {".rotary_emb.inv_freq"},
-          .create = CreateGemma,
-          .tiny_config = TinyGemmaConfig};
-}
+Architecture GemmaArchitecture() { return GatedArchitecture<ReadGemma>("gemma", TinyGemmaConfig); }
 
 }  // namespace ess::models

@@ -1,8 +1,5 @@
 #include "server/models/gemma2.h"
 
-#include <memory>
-#include <string>
-
 #include "server/base/status_macros.h"
 #include "server/models/gated_decoder.h"
 #include "server/models/gemma_family.h"
@@ -35,13 +32,6 @@ absl::StatusOr<GatedDecoderConfig> ReadGemma2(const ConfigReader& config) {
   return gemma;
 }
 
-absl::StatusOr<std::unique_ptr<SequenceModel>> CreateGemma2(const ConfigReader& config,
-                                                            TensorSource& tensors,
-                                                            const std::string& device) {
-  ESS_ASSIGN_OR_RETURN(const GatedDecoderConfig decoder, ReadGemma2(config));
-  return MakeGatedDecoder("gemma2", decoder, tensors, device);
-}
-
 // Windows shorter than the prompts of tests.
 nlohmann::json TinyGemma2Config() {
   return {{"model_type", "gemma2"},
@@ -61,11 +51,7 @@ nlohmann::json TinyGemma2Config() {
 }  // namespace
 
 Architecture Gemma2Architecture() {
-  return {.model_type = "gemma2",
-          .base_prefixes = {"model."},
-          .ignored_suffixes = {".rotary_emb.inv_freq"},
-          .create = CreateGemma2,
-          .tiny_config = TinyGemma2Config};
+  return GatedArchitecture<ReadGemma2>("gemma2", TinyGemma2Config);
 }
 
 }  // namespace ess::models

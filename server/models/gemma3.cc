@@ -1,8 +1,5 @@
 #include "server/models/gemma3.h"
 
-#include <memory>
-#include <string>
-
 #include "server/base/status_macros.h"
 #include "server/models/gated_decoder.h"
 #include "server/models/gemma_family.h"
@@ -41,13 +38,6 @@ absl::StatusOr<GatedDecoderConfig> ReadGemma3(const ConfigReader& config) {
   return gemma;
 }
 
-absl::StatusOr<std::unique_ptr<SequenceModel>> CreateGemma3(const ConfigReader& config,
-                                                            TensorSource& tensors,
-                                                            const std::string& device) {
-  ESS_ASSIGN_OR_RETURN(const GatedDecoderConfig decoder, ReadGemma3(config));
-  return MakeGatedDecoder("gemma3_text", decoder, tensors, device);
-}
-
 // Windows shorter than the prompts of tests.
 nlohmann::json TinyGemma3Config() {
   return {{"model_type", "gemma3_text"}, {"vocab_size", 31},
@@ -61,11 +51,7 @@ nlohmann::json TinyGemma3Config() {
 }  // namespace
 
 Architecture Gemma3Architecture() {
-  return {.model_type = "gemma3_text",
-          .base_prefixes = {"model."},
-          .ignored_suffixes = {".rotary_emb.inv_freq"},
-          .create = CreateGemma3,
-          .tiny_config = TinyGemma3Config};
+  return GatedArchitecture<ReadGemma3>("gemma3_text", TinyGemma3Config);
 }
 
 }  // namespace ess::models

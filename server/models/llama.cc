@@ -1,8 +1,5 @@
 #include "server/models/llama.h"
 
-#include <memory>
-#include <string>
-
 #include "server/base/status_macros.h"
 #include "server/models/gated_decoder.h"
 
@@ -24,13 +21,6 @@ absl::StatusOr<GatedDecoderConfig> ReadLlama(const ConfigReader& config) {
   ESS_ASSIGN_OR_RETURN(llama.rotary,
                        ReadRotaryScaling(config, llama.head_dim, llama.max_positions));
   return llama;
-}
-
-absl::StatusOr<std::unique_ptr<SequenceModel>> CreateLlama(const ConfigReader& config,
-                                                           TensorSource& tensors,
-                                                           const std::string& device) {
-  ESS_ASSIGN_OR_RETURN(const GatedDecoderConfig llama, ReadLlama(config));
-  return MakeGatedDecoder("llama", llama, tensors, device);
 }
 
 // Grouped queries, a head_dim of its own, biases and scaled rotary frequencies.
@@ -56,12 +46,6 @@ nlohmann::json TinyLlamaConfig() {
 
 }  // namespace
 
-Architecture LlamaArchitecture() {
-  return {.model_type = "llama",
-          .base_prefixes = {"model."},
-          .ignored_suffixes = {".rotary_emb.inv_freq"},
-          .create = CreateLlama,
-          .tiny_config = TinyLlamaConfig};
-}
+Architecture LlamaArchitecture() { return GatedArchitecture<ReadLlama>("llama", TinyLlamaConfig); }
 
 }  // namespace ess::models

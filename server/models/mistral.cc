@@ -1,8 +1,5 @@
 #include "server/models/mistral.h"
 
-#include <memory>
-#include <string>
-
 #include "server/base/status_macros.h"
 #include "server/models/gated_decoder.h"
 
@@ -27,13 +24,6 @@ absl::StatusOr<GatedDecoderConfig> ReadMistral(const ConfigReader& config) {
   return mistral;
 }
 
-absl::StatusOr<std::unique_ptr<SequenceModel>> CreateMistral(const ConfigReader& config,
-                                                             TensorSource& tensors,
-                                                             const std::string& device) {
-  ESS_ASSIGN_OR_RETURN(const GatedDecoderConfig decoder, ReadMistral(config));
-  return MakeGatedDecoder("mistral", decoder, tensors, device);
-}
-
 // A window shorter than the prompts of tests.
 nlohmann::json TinyMistralConfig() {
   return {{"model_type", "mistral"},  {"vocab_size", 31},       {"hidden_size", 16},
@@ -44,11 +34,7 @@ nlohmann::json TinyMistralConfig() {
 }  // namespace
 
 Architecture MistralArchitecture() {
-  return {.model_type = "mistral",
-          .base_prefixes = {"model."},
-          .ignored_suffixes = {".rotary_emb.inv_freq"},
-          .create = CreateMistral,
-          .tiny_config = TinyMistralConfig};
+  return GatedArchitecture<ReadMistral>("mistral", TinyMistralConfig);
 }
 
 }  // namespace ess::models

@@ -1,8 +1,5 @@
 #include "server/models/mixtral.h"
 
-#include <memory>
-#include <string>
-
 #include "server/base/status_macros.h"
 #include "server/models/gated_decoder.h"
 
@@ -40,13 +37,6 @@ absl::StatusOr<GatedDecoderConfig> ReadMixtral(const ConfigReader& config) {
   return mixtral;
 }
 
-absl::StatusOr<std::unique_ptr<SequenceModel>> CreateMixtral(const ConfigReader& config,
-                                                             TensorSource& tensors,
-                                                             const std::string& device) {
-  ESS_ASSIGN_OR_RETURN(const GatedDecoderConfig mixtral, ReadMixtral(config));
-  return MakeGatedDecoder("mixtral", mixtral, tensors, device);
-}
-
 nlohmann::json TinyMixtralConfig() {
   return {{"model_type", "mixtral"},      {"vocab_size", 31},       {"hidden_size", 16},
           {"intermediate_size", 12},      {"num_hidden_layers", 3}, {"num_attention_heads", 4},
@@ -57,11 +47,7 @@ nlohmann::json TinyMixtralConfig() {
 }  // namespace
 
 Architecture MixtralArchitecture() {
-  return {.model_type = "mixtral",
-          .base_prefixes = {"model."},
-          .ignored_suffixes = {".rotary_emb.inv_freq"},
-          .create = CreateMixtral,
-          .tiny_config = TinyMixtralConfig};
+  return GatedArchitecture<ReadMixtral>("mixtral", TinyMixtralConfig);
 }
 
 }  // namespace ess::models

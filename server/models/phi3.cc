@@ -1,8 +1,5 @@
 #include "server/models/phi3.h"
 
-#include <memory>
-#include <string>
-
 #include "server/base/status_macros.h"
 #include "server/models/gated_decoder.h"
 
@@ -28,13 +25,6 @@ absl::StatusOr<GatedDecoderConfig> ReadPhi3(const ConfigReader& config) {
   return phi;
 }
 
-absl::StatusOr<std::unique_ptr<SequenceModel>> CreatePhi3(const ConfigReader& config,
-                                                          TensorSource& tensors,
-                                                          const std::string& device) {
-  ESS_ASSIGN_OR_RETURN(const GatedDecoderConfig decoder, ReadPhi3(config));
-  return MakeGatedDecoder("phi3", decoder, tensors, device);
-}
-
 // A window, and half of each head rotates.
 nlohmann::json TinyPhi3Config() {
   return {{"model_type", "phi3"},         {"vocab_size", 31},       {"hidden_size", 16},
@@ -45,12 +35,6 @@ nlohmann::json TinyPhi3Config() {
 
 }  // namespace
 
-Architecture Phi3Architecture() {
-  return {.model_type = "phi3",
-          .base_prefixes = {"model."},
-          .ignored_suffixes = {".rotary_emb.inv_freq"},
-          .create = CreatePhi3,
-          .tiny_config = TinyPhi3Config};
-}
+Architecture Phi3Architecture() { return GatedArchitecture<ReadPhi3>("phi3", TinyPhi3Config); }
 
 }  // namespace ess::models

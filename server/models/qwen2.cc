@@ -1,8 +1,5 @@
 #include "server/models/qwen2.h"
 
-#include <memory>
-#include <string>
-
 #include "server/base/status_macros.h"
 #include "server/models/gated_decoder.h"
 #include "server/models/qwen_windows.h"
@@ -25,13 +22,6 @@ absl::StatusOr<GatedDecoderConfig> ReadQwen2(const ConfigReader& config) {
   return qwen;
 }
 
-absl::StatusOr<std::unique_ptr<SequenceModel>> CreateQwen2(const ConfigReader& config,
-                                                           TensorSource& tensors,
-                                                           const std::string& device) {
-  ESS_ASSIGN_OR_RETURN(const GatedDecoderConfig decoder, ReadQwen2(config));
-  return MakeGatedDecoder("qwen2", decoder, tensors, device);
-}
-
 // The last layer has a window.
 nlohmann::json TinyQwen2Config() {
   return {{"model_type", "qwen2"},
@@ -50,12 +40,6 @@ nlohmann::json TinyQwen2Config() {
 
 }  // namespace
 
-Architecture Qwen2Architecture() {
-  return {.model_type = "qwen2",
-          .base_prefixes = {"model."},
-          .ignored_suffixes = {".rotary_emb.inv_freq"},
-          .create = CreateQwen2,
-          .tiny_config = TinyQwen2Config};
-}
+Architecture Qwen2Architecture() { return GatedArchitecture<ReadQwen2>("qwen2", TinyQwen2Config); }
 
 }  // namespace ess::models

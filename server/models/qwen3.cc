@@ -1,8 +1,5 @@
 #include "server/models/qwen3.h"
 
-#include <memory>
-#include <string>
-
 #include "server/base/status_macros.h"
 #include "server/models/gated_decoder.h"
 #include "server/models/qwen_windows.h"
@@ -28,13 +25,6 @@ absl::StatusOr<GatedDecoderConfig> ReadQwen3(const ConfigReader& config) {
   return qwen;
 }
 
-absl::StatusOr<std::unique_ptr<SequenceModel>> CreateQwen3(const ConfigReader& config,
-                                                           TensorSource& tensors,
-                                                           const std::string& device) {
-  ESS_ASSIGN_OR_RETURN(const GatedDecoderConfig decoder, ReadQwen3(config));
-  return MakeGatedDecoder("qwen3", decoder, tensors, device);
-}
-
 // The last layer has a window.
 nlohmann::json TinyQwen3Config() {
   return {{"model_type", "qwen3"},
@@ -53,12 +43,6 @@ nlohmann::json TinyQwen3Config() {
 
 }  // namespace
 
-Architecture Qwen3Architecture() {
-  return {.model_type = "qwen3",
-          .base_prefixes = {"model."},
-          .ignored_suffixes = {".rotary_emb.inv_freq"},
-          .create = CreateQwen3,
-          .tiny_config = TinyQwen3Config};
-}
+Architecture Qwen3Architecture() { return GatedArchitecture<ReadQwen3>("qwen3", TinyQwen3Config); }
 
 }  // namespace ess::models

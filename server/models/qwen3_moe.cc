@@ -1,9 +1,6 @@
 #include "server/models/qwen3_moe.h"
 
 #include <algorithm>
-#include <memory>
-#include <string>
-
 #include "server/base/status_macros.h"
 #include "server/models/gated_decoder.h"
 
@@ -50,13 +47,6 @@ absl::StatusOr<GatedDecoderConfig> ReadQwen3Moe(const ConfigReader& config) {
   return qwen;
 }
 
-absl::StatusOr<std::unique_ptr<SequenceModel>> CreateQwen3Moe(const ConfigReader& config,
-                                                              TensorSource& tensors,
-                                                              const std::string& device) {
-  ESS_ASSIGN_OR_RETURN(const GatedDecoderConfig qwen, ReadQwen3Moe(config));
-  return MakeGatedDecoder("qwen3_moe", qwen, tensors, device);
-}
-
 // The first layer has no experts.
 nlohmann::json TinyQwen3MoeConfig() {
   return {{"model_type", "qwen3_moe"},
@@ -76,11 +66,7 @@ nlohmann::json TinyQwen3MoeConfig() {
 }  // namespace
 
 Architecture Qwen3MoeArchitecture() {
-  return {.model_type = "qwen3_moe",
-          .base_prefixes = {"model."},
-          .ignored_suffixes = {".rotary_emb.inv_freq"},
-          .create = CreateQwen3Moe,
-          .tiny_config = TinyQwen3MoeConfig};
+  return GatedArchitecture<ReadQwen3Moe>("qwen3_moe", TinyQwen3MoeConfig);
 }
 
 }  // namespace ess::models
