@@ -55,12 +55,12 @@ void CallObserver::Finish(const absl::Status& status, const StageTimes& stages) 
   metrics_.requests_in_flight.Add({model_, rpc_}, -1);
   metrics_.requests.Increment({model_, rpc_, code});
   metrics_.request_duration.Observe({model_, rpc_}, seconds);
-  metrics_.grpc_handled.Increment({rpc_, code});
   std::string times;
   for (const auto& [stage, stage_seconds] : stages.seconds()) {
     metrics_.stage_duration.Observe({model_, stage}, stage_seconds);
     times += fmt::format(" {}={:.4f}s", stage, stage_seconds);
   }
+  metrics_.grpc_handled.Increment({rpc_, code});  // Last: what it counts has been counted whole.
   // Messages of our errors name fields and limits, never prompt text. They quote names that callers
   // chose: escaped, so that a line stays one line, and cut.
   ESS_LOG(info, "request id={} rpc={} model={}{}{} code={} seconds={:.4f}{}{}", request_id_, rpc_,

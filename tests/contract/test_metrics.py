@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from ess_client import Client, DenseOperator, EssError
 from tests.end_to_end import tiny_models
-from tests.end_to_end.server_process import ServerProcess
+from tests.end_to_end.server_process import ServerProcess, wait_for
 from tests.tidy.test_metrics_document import OTHERS, catalogue
 
 
@@ -34,6 +34,7 @@ def samples(tmp_path_factory):
         client.estimate("good", token_ids=[[1, 2]])
         client.profile("good", token_ids=[[1, 2]], horizon=2)
         client.profile_operators(DenseOperator(np.tril(np.ones((3, 8, 8)))))
+        server.wait_until_idle()
         yield server.metrics()
 
 
@@ -61,8 +62,7 @@ def fill_the_queue(server):
     assert started.wait(60)
     threads.append(threading.Thread(target=run, args=(None,)))
     threads[1].start()
-    while not server.metric("ess_queue_requests", model="slow", priority="normal"):
-        pass
+    wait_for(lambda: server.metric("ess_queue_requests", model="slow", priority="normal") == 1)
     with Client(server.address) as client, pytest.raises(EssError):
         client.profile("slow", token_ids=[[1]])
     for thread in threads:

@@ -5,7 +5,7 @@ import pytest
 from google.protobuf.message_factory import GetMessageClass
 
 from ess_client._proto.ess.v1 import profiler_pb2
-from tests.end_to_end.server_process import ServerProcess
+from tests.end_to_end.server_process import ServerProcess, wait_for
 
 SERVICE = profiler_pb2.DESCRIPTOR.services_by_name["EssProfiler"]
 METHODS = sorted(SERVICE.methods_by_name)
@@ -65,6 +65,7 @@ def test_an_empty_request_gets_a_documented_answer(server, name):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_call_is_counted_and_logged_once(server, name):
     code, _ = call(server, name)
+    wait_for(lambda: f"rpc={name} " in server.log())
     label = "".join(word.capitalize() for word in code.name.split("_"))
     counted = {
         sample: value
@@ -73,4 +74,3 @@ def test_every_call_is_counted_and_logged_once(server, name):
     }
     assert sum(counted.values()) >= 1, label
     assert server.metric("ess_requests_in_flight", model="", rpc=name) == 0
-    assert f"rpc={name} " in server.log()

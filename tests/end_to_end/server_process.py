@@ -5,6 +5,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 import urllib.request
 from pathlib import Path
 
@@ -14,6 +15,14 @@ ROOT = Path(__file__).resolve().parents[2]
 SERVER = ROOT / "build" / "bin" / "ess_server"
 START_SECONDS = 120
 STOP_SECONDS = 60
+
+
+def wait_for(condition, seconds=30):
+    """A call is counted and logged when it is over, a moment after its client has the answer."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.02)
 
 
 class ServerProcess:
@@ -71,6 +80,18 @@ class ServerProcess:
     def metric(self, name, **labels):
         """One sample's value; 0 when it is not there."""
         return self.metrics().get((name, tuple(sorted(labels.items()))), 0.0)
+
+    def wait_until_idle(self):
+        """Until every call that began has been counted and logged."""
+
+        def total(samples, name):
+            return sum(value for (sample, _), value in samples.items() if sample == name)
+
+        def idle(samples):
+            started = total(samples, "ess_grpc_started_total")
+            return started == total(samples, "ess_grpc_handled_total")
+
+        wait_for(lambda: idle(self.metrics()))
 
 
 def run_server(*flags):

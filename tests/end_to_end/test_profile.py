@@ -14,7 +14,7 @@ from ess_client import Cancelled, Client, DeadlineExceeded, EssError, ResourceEx
 from ess_client._proto.ess.v1 import measures_pb2, profiler_pb2, profiler_pb2_grpc
 
 from . import tiny_models
-from .server_process import ServerProcess
+from .server_process import ServerProcess, wait_for
 
 IDS = [[7, 3, 250, 11, 12, 4, 99, 42, 8, 120, 5, 17, 33, 2, 61, 200, 150], [9, 8, 7, 6, 5], [1]]
 
@@ -247,8 +247,10 @@ SLOW = {"token_ids": [[5] * 900] * 8, "measures": ["tolerance:1e-3", "head_relat
 def assert_free_soon(client, server, stage):
     """The work has stopped: a small profile is answered, and the cancel is counted."""
     client.profile("slow", token_ids=[[1, 2, 3]], timeout=20)
-    assert server.metric("ess_requests_cancelled_total", model="slow", stage=stage) >= 1
-    assert server.metric("ess_requests_in_flight", model="slow", rpc="Profile") == 0
+    wait_for(
+        lambda: server.metric("ess_requests_cancelled_total", model="slow", stage=stage) >= 1
+    )
+    wait_for(lambda: server.metric("ess_requests_in_flight", model="slow", rpc="Profile") == 0)
 
 
 def test_a_cancelled_call_stops_between_two_layers(slow_server):
@@ -310,14 +312,18 @@ def test_a_full_queue_refuses_at_once(tmp_path):
         assert started.wait(60)
         threads.append(threading.Thread(target=hold, args=(None,)))
         threads[1].start()
-        while not server.metric("ess_queue_requests", model="slow", priority="normal"):
-            pass
+        wait_for(
+            lambda: server.metric("ess_queue_requests", model="slow", priority="normal") == 1
+        )
 
         with pytest.raises(ResourceExhausted, match="max_queued_profiles"):
             client.profile("slow", token_ids=[[1]])
 
-        shed = server.metric("ess_requests_shed_total", model="slow", reason="queue_requests")
-        assert shed == 1
+        wait_for(
+            lambda: (
+                server.metric("ess_requests_shed_total", model="slow", reason="queue_requests") == 1
+            )
+        )
         for thread in threads:
             thread.join()
 
