@@ -73,13 +73,6 @@ linalg::ChannelRequest JoinRequests(std::span<const HeadMeasures> plans,
   return joined;
 }
 
-// Whether the tolerances to count at follow from max_i sigma_1(H_i).
-bool NeedsNormsFirst(std::span<const Measure> measures, const EssOptions& options) {
-  return options.certify || std::any_of(measures.begin(), measures.end(), [](const Measure& m) {
-           return m.kind == Measure::Kind::kHeadRelative;
-         });
-}
-
 absl::Status CheckNorms(std::span<const double> norms, std::span<const int64_t> heads) {
   const auto lanes = static_cast<int64_t>(norms.size());
   for (const int64_t head : heads) {
@@ -105,10 +98,11 @@ absl::StatusOr<std::vector<HeadEss>> ComputeChannels(const operators::SequenceOp
   ESS_CHECK(heads.back() < first + lanes);
   ESS_RETURN_IF_ERROR(spectra.Load(*op.channel_recurrence(), first, cancellation));
   // What is asked depends on the largest norms only sometimes; else one pass finds all of it.
-  const bool norms_first = NeedsNormsFirst(measures, options);
+  const double accuracy = NormAccuracy(measures);
+  const bool norms_first = options.certify || accuracy == linalg::kExactNorm;
   std::vector<double> norms(lanes, 0.0);
   if (norms_first) {
-    ESS_ASSIGN_OR_RETURN(norms, spectra.MaxSpectralNorms(cancellation));
+    ESS_ASSIGN_OR_RETURN(norms, spectra.MaxSpectralNorms(accuracy, cancellation));
     ESS_RETURN_IF_ERROR(CheckNorms(norms, heads));
   }
   const auto make_plans = [&] {
@@ -120,7 +114,7 @@ absl::StatusOr<std::vector<HeadEss>> ComputeChannels(const operators::SequenceOp
   };
   std::vector<HeadMeasures> plans = make_plans();
   linalg::ChannelRequest request = JoinRequests(plans, heads, lanes);
-  request.max_spectral_norms = !norms_first;
+  request.max_norm_accuracy = norms_first ? 0 : accuracy;
   ESS_ASSIGN_OR_RETURN(const linalg::ChannelAnswers answers,
                        spectra.Compute(request, cancellation));
   if (!norms_first) {

@@ -14,8 +14,6 @@
 namespace ess {
 namespace {
 
-using Kind = Measure::Kind;
-
 absl::Status LoadMatrix(const operators::SequenceOperator& op, int64_t head,
                         std::vector<double>& matrix) {
   const int64_t length = op.length();
@@ -42,11 +40,6 @@ absl::StatusOr<double> LargestBySvd(
   return largest;
 }
 
-bool HasHeadRelative(std::span<const Measure> measures) {
-  return std::any_of(measures.begin(), measures.end(),
-                     [](const Measure& m) { return m.kind == Kind::kHeadRelative; });
-}
-
 // One head's computation, from its operator to its values.
 class HeadComputation {
  public:
@@ -64,7 +57,8 @@ class HeadComputation {
     ESS_RETURN_IF_ERROR(Prepare());
     const auto block = [this](int64_t position) { return spectra_->SingularValues(position); };
     const auto cut_block = [this](int64_t position) { return CutBlock(position); };
-    absl::StatusOr<double> norm = spectra_->MaxSpectralNorm(cancellation_);
+    const double accuracy = NormAccuracy(measures);
+    absl::StatusOr<double> norm = spectra_->MaxSpectralNorm(accuracy, cancellation_);
     if (norm.status().code() == absl::StatusCode::kAborted) {
       norm = LargestBySvd(op_.length(), block, cancellation_);
     }
@@ -73,7 +67,7 @@ class HeadComputation {
       return absl::InternalError(fmt::format("operator of head {}: overflows float64", head_));
     }
     double largest = *norm;
-    if (options_.horizon && HasHeadRelative(measures)) {
+    if (options_.horizon && accuracy == linalg::kExactNorm) {
       ESS_ASSIGN_OR_RETURN(largest, LargestBySvd(op_.length(), cut_block, cancellation_));
     }
     const HeadMeasures head(measures, options_, positions, largest, route_);

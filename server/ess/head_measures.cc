@@ -39,6 +39,13 @@ double NoiseFloor(const operators::SequenceOperator& op, double max_spectral_nor
   return op.feature_epsilon() * max_spectral_norm * std::sqrt(static_cast<double>(op.length()));
 }
 
+double NormAccuracy(std::span<const Measure> measures) {
+  const bool exact = std::any_of(measures.begin(), measures.end(), [](const Measure& measure) {
+    return measure.kind == Measure::Kind::kHeadRelative;
+  });
+  return exact ? linalg::kExactNorm : linalg::kNormMagnitude;
+}
+
 HeadMeasures::HeadMeasures(std::span<const Measure> measures, const EssOptions& options,
                            std::span<const int64_t> positions, double max_spectral_norm,
                            Route main_route)

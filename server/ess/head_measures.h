@@ -30,6 +30,10 @@ struct HeadEss {
 // eps(dtype of the features) * max_spectral_norm * sqrt(L): docs/ess.md, "Noise floor".
 double NoiseFloor(const operators::SequenceOperator& op, double max_spectral_norm);
 
+// How closely the measures need a head's max_i sigma_1(H_i) (block_spectra.h): only
+// `head_relative` counts above a share of it.
+double NormAccuracy(std::span<const Measure> measures);
+
 // What the measures need beyond the spectrum, looked up when it is needed.
 struct HeadSources {
   // All singular values of the block at a position, in descending order.

@@ -47,7 +47,8 @@ absl::StatusOr<std::vector<HeadEss>> ComputeByTensors(const operators::SequenceO
   ESS_ASSIGN_OR_RETURN(
       linalg::TensorSpectra spectra,
       linalg::TensorSpectra::Create(*op.dense_maps(), heads, byte_budget, cancellation));
-  ESS_ASSIGN_OR_RETURN(const std::vector<double> norms, spectra.MaxSpectralNorms(cancellation));
+  ESS_ASSIGN_OR_RETURN(const std::vector<double> norms,
+                       spectra.MaxSpectralNorms(NormAccuracy(measures), cancellation));
   std::vector<HeadMeasures> plans;
   for (const double norm : norms) {
     // Where it is not known, the host answers below.

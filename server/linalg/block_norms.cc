@@ -11,9 +11,8 @@
 namespace ess::linalg {
 namespace {
 
-// The maximum is proved to this relative accuracy.
-constexpr double kAccuracy = 1e-10;
-// ... or to this one, where shared blocks have the very norm that is asked for.
+// The maximum is proved to this relative accuracy at least, where shared blocks have the very norm
+// that is asked for.
 constexpr double kWeakestProof = 1e-7;
 // Lanczos looks around with this accuracy, as long as it finds a better position, then settles.
 constexpr double kExploring = 1e-3;
@@ -99,9 +98,9 @@ absl::Status LowerBounds(double tau, double spectral_norm, std::span<const int64
 }
 
 // Halves the bracket [low, high] of the maximum until it is narrow enough.
-absl::StatusOr<double> Bisect(double low, double high, InertiaTree& tree,
+absl::StatusOr<double> Bisect(double low, double high, double accuracy, InertiaTree& tree,
                               const CancellationToken& cancellation) {
-  while (high > low * (1 + kAccuracy)) {
+  while (high > low * (1 + accuracy)) {
     const double middle = std::sqrt(low * high);
     ESS_ASSIGN_OR_RETURN(const BlockCounts result, tree.CountAbove(middle, low, cancellation));
     const bool exceeded = std::any_of(result.counts.begin(), result.counts.end(),
@@ -121,7 +120,7 @@ std::vector<double> BlockFrobeniusNorms(std::span<const double> matrix, int64_t 
 }
 
 absl::StatusOr<double> MaxBlockSpectralNorm(std::span<const double> matrix, int64_t length,
-                                            InertiaTree& tree,
+                                            double accuracy, InertiaTree& tree,
                                             const CancellationToken& cancellation) {
   Bounds bounds{.lower = std::vector<double>(length, 0.0),
                 .upper = BlockFrobeniusNorms(matrix, length)};
@@ -133,38 +132,40 @@ absl::StatusOr<double> MaxBlockSpectralNorm(std::span<const double> matrix, int6
   const double ceiling = *largest;
 
   int64_t candidate = largest - bounds.upper.begin();
-  double accuracy = kExploring;
+  // Of sigma_1 at a position; its error is of the order of the square of the vectors' own.
+  const double settling = std::max(kRounding, accuracy * accuracy);
+  double lanczos = kExploring;
   bool walking = false;  // A tree has left positions open.
   double asked = 0;      // The tree was asked for singular values above this.
   for (int round = 0; round < kMaxRounds; ++round) {
     ESS_ASSIGN_OR_RETURN(
         const TopSingularValue top,
-        LargestSingularValue(matrix, length, candidate, round, accuracy, cancellation));
+        LargestSingularValue(matrix, length, candidate, round, lanczos, cancellation));
     bounds.lower[candidate] = std::max(bounds.lower[candidate], top.sigma);
     RaiseBounds(matrix, length, top, bounds.lower);
     const double best = bounds.Best();
-    std::vector<int64_t> open = bounds.Open(best * (1 + kAccuracy / 2));
+    std::vector<int64_t> open = bounds.Open(best * (1 + accuracy / 2));
     if (open.empty()) return best;
 
     const int64_t next = bounds.MostPromising(open);
     const bool moves = bounds.lower[next] > top.sigma * (1 + kExploring);
     const bool settled =
-        accuracy == kRounding && bounds.lower[next] <= top.sigma * (1 + kAccuracy) && best > asked;
+        lanczos == settling && bounds.lower[next] <= top.sigma * (1 + accuracy) && best > asked;
     candidate = next;
-    accuracy = moves ? kExploring : kRounding;
+    lanczos = moves ? kExploring : settling;
     if (!settled) continue;
 
-    asked = best * (1 + kAccuracy / 2);
+    asked = best * (1 + accuracy / 2);
     ESS_RETURN_IF_ERROR(LowerBounds(asked, best, open, tree, cancellation, bounds));
     open = bounds.Open(asked);
     if (open.empty()) return best;
     // The second time the walk is along a ridge, and longer steps are worth their price.
     if (walking) ESS_RETURN_IF_ERROR(Probe(matrix, length, open, round, cancellation, bounds));
     candidate = bounds.MostPromising(open);
-    accuracy = walking ? kRounding : kExploring;
+    lanczos = walking ? settling : kExploring;
     walking = true;
   }
-  return Bisect(bounds.Best(), ceiling, tree, cancellation);
+  return Bisect(bounds.Best(), ceiling, accuracy, tree, cancellation);
 }
 
 }  // namespace ess::linalg

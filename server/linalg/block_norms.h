@@ -17,8 +17,9 @@ namespace ess::linalg {
 std::vector<double> BlockFrobeniusNorms(std::span<const double> matrix, int64_t length);
 
 // max_i sigma_1(H_i); 0 for L = 1 and for a zero operator. The sigma_1 of one position, right to
-// rounding; that no other position has a larger one is proved to 1e-10 relative, or to at most 1e-7
-// where the tree had to move its tolerance (blocks of exactly the same norm, as in copies).
+// accuracy^2, but for rounding; that no other position has a larger one is proved to `accuracy`
+// relative (block_spectra.h), or to at most 1e-7 where the tree had to move its tolerance (blocks
+// of exactly the same norm, as in copies).
 //
 // Lanczos gives sigma_1 at a promising position, its singular vectors give lower bounds at all
 // others in O(L^2), and when none is larger the inertia tree, asked for singular values above the
@@ -29,7 +30,7 @@ std::vector<double> BlockFrobeniusNorms(std::span<const double> matrix, int64_t 
 // Errors: as InertiaTree::CountAbove; kAborted when there is no such proof either.
 // Cost:   typically 1-2 trees and a few dozen products with one block.
 absl::StatusOr<double> MaxBlockSpectralNorm(std::span<const double> matrix, int64_t length,
-                                            InertiaTree& tree,
+                                            double accuracy, InertiaTree& tree,
                                             const CancellationToken& cancellation);
 
 }  // namespace ess::linalg

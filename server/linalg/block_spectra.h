@@ -10,6 +10,12 @@
 
 namespace ess::linalg {
 
+// How closely max_i sigma_1(H_i) is proved, relative to it. Counts above a share of it need it
+// exactly. A noise floor and what guards a count need its magnitude, and that costs much less:
+// along a ridge of nearly equal blocks no exact maximum has to be found.
+inline constexpr double kExactNorm = 1e-10;
+inline constexpr double kNormMagnitude = 1e-3;
+
 // Everything in one request shares its preparation.
 struct SpectrumRequest {
   std::vector<double> tolerances;  // N_i(tau) for each tau > 0.
@@ -43,9 +49,11 @@ class BlockSpectra {
 
   virtual int64_t length() const = 0;  // L
 
-  // max_i sigma_1(H_i), to 1e-10 relative; 0 for L = 1 and for a zero operator.
+  // max_i sigma_1(H_i): the sigma_1 of one position, and no other is larger by more than `accuracy`
+  // relative, kExactNorm or kNormMagnitude. 0 for L = 1 and for a zero operator.
   // Errors: as Compute.
-  virtual absl::StatusOr<double> MaxSpectralNorm(const CancellationToken& cancellation) = 0;
+  virtual absl::StatusOr<double> MaxSpectralNorm(double accuracy,
+                                                 const CancellationToken& cancellation) = 0;
 
   // A singular value within max(1e-9, 1e-16 (sigma_1 / tau)^2) relative of a tolerance may be on
   // either side of it, sigma_1 being the largest of all positions.

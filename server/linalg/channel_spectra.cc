@@ -15,9 +15,6 @@ namespace {
 // Bidiagonal forms cost as much as this many eliminations, and make tolerances nearly free.
 constexpr int64_t kMostEliminations = 12;
 
-// MaxSpectralNorms is right to this relative accuracy, proved to half of it.
-constexpr double kNormAccuracy = 1e-10;
-
 // The estimate of an entropy's error is the largest within this many positions on either side.
 constexpr int64_t kErrorReach = 4;
 
@@ -106,12 +103,14 @@ absl::StatusOr<std::vector<double>> ChannelSpectra::LargestAt(const std::vector<
 }
 
 absl::StatusOr<std::vector<double>> ChannelSpectra::MaxSpectralNorms(
-    const CancellationToken& cancellation) {
-  ESS_ASSIGN_OR_RETURN(ChannelAnswers answers, Compute({.max_spectral_norms = true}, cancellation));
+    double accuracy, const CancellationToken& cancellation) {
+  ESS_ASSIGN_OR_RETURN(ChannelAnswers answers,
+                       Compute({.max_norm_accuracy = accuracy}, cancellation));
   return std::move(answers.max_spectral_norms);
 }
 
 absl::StatusOr<std::vector<double>> ChannelSpectra::LargestNorms(std::vector<double> bounds,
+                                                                 double accuracy,
                                                                  WorkMeter& meter) {
   const int64_t length = group_.length();
   std::vector<double> best(lanes(), 0.0);
@@ -141,7 +140,7 @@ absl::StatusOr<std::vector<double>> ChannelSpectra::LargestNorms(std::vector<dou
     ESS_ASSIGN_OR_RETURN(const std::vector<double> tops, LargestAt(candidates, meter));
     for (int64_t lane = 0; lane < lanes(); ++lane) {
       best[lane] = std::max(best[lane], tops[lane]);
-      proof[lane] = best[lane] * (1 + kNormAccuracy / 2);
+      proof[lane] = best[lane] * (1 + accuracy / 2);
       bounds[candidates[lane] * lanes() + lane] = 0;
     }
     ESS_RETURN_IF_ERROR(
@@ -182,7 +181,7 @@ void ChannelSpectra::AnswerPosition(const ChannelRequest& request, int64_t posit
     }
     count_into(answers.tolerance_counts, k);
   }
-  if (request.spectral_norms || request.max_spectral_norms || !request.fractions.empty()) {
+  if (request.spectral_norms || request.max_norm_accuracy > 0 || !request.fractions.empty()) {
     forms_.LargestSingularValues(offset, values_.get());
     const std::vector<double> tops(values_.get(), values_.get() + lanes());
     for (size_t k = 0; k < request.fractions.size(); ++k) {
@@ -194,7 +193,7 @@ void ChannelSpectra::AnswerPosition(const ChannelRequest& request, int64_t posit
     for (int64_t lane = 0; lane < lanes(); ++lane) {
       const double top = std::ldexp(tops[lane], group_.exponent(lane));
       if (request.spectral_norms) answers.spectral_norms[position * lanes() + lane] = top;
-      if (request.max_spectral_norms) {
+      if (request.max_norm_accuracy > 0) {
         double& largest = answers.max_spectral_norms[lane];
         largest = std::max(largest, top);
       }
@@ -233,12 +232,12 @@ absl::StatusOr<ChannelAnswers> ChannelSpectra::Compute(const ChannelRequest& req
   if (request.entropies) answers.entropies.resize(entries);
   if (request.entropies) answers.entropy_errors.resize(entries);
 
-  if (request.max_spectral_norms) answers.max_spectral_norms.resize(lanes());
+  if (request.max_norm_accuracy > 0) answers.max_spectral_norms.resize(lanes());
 
   const bool from_forms = request.entropies || request.spectral_norms ||
                           !request.fractions.empty() || tolerances > kMostEliminations;
   const int64_t recounted_before = counter_.recounted_windows();
-  std::vector<double> bounds(request.max_spectral_norms && !from_forms ? entries : 0);
+  std::vector<double> bounds(request.max_norm_accuracy > 0 && !from_forms ? entries : 0);
   WorkMeter meter(cancellation);
   const auto answer_from_forms = [&](int64_t first, const ChannelWindow& window) {
     if (meter.Continue(FormsWork())) AnswerFromForms(request, first, window, answers);
@@ -259,7 +258,8 @@ absl::StatusOr<ChannelAnswers> ChannelSpectra::Compute(const ChannelRequest& req
   }
   if (!bounds.empty()) {
     std::fill_n(bounds.begin(), lanes(), 0.0);
-    ESS_ASSIGN_OR_RETURN(answers.max_spectral_norms, LargestNorms(std::move(bounds), meter));
+    ESS_ASSIGN_OR_RETURN(answers.max_spectral_norms,
+                         LargestNorms(std::move(bounds), request.max_norm_accuracy, meter));
     for (int64_t lane = 0; lane < lanes(); ++lane) {
       answers.max_spectral_norms[lane] =
           std::ldexp(answers.max_spectral_norms[lane], group_.exponent(lane));

@@ -19,10 +19,11 @@ namespace ess::linalg {
 struct ChannelRequest {
   // [T, lanes]: N_i(tau) of each lane for its own tau >= 0.
   std::vector<double> tolerances;
-  std::vector<double> fractions;    // [F]: N_i(f sigma_1(H_i)) for f in (0, 1).
-  bool spectral_norms = false;      // sigma_1(H_i).
-  bool entropies = false;           // exp(-sum p ln p), p = sigma / sum sigma; 0 for H_i = 0.
-  bool max_spectral_norms = false;  // max_i sigma_1(H_i).
+  std::vector<double> fractions;  // [F]: N_i(f sigma_1(H_i)) for f in (0, 1).
+  bool spectral_norms = false;    // sigma_1(H_i).
+  bool entropies = false;         // exp(-sum p ln p), p = sigma / sum sigma; 0 for H_i = 0.
+  // max_i sigma_1(H_i), proved to this accuracy (block_spectra.h); 0: not asked for.
+  double max_norm_accuracy = 0;
 };
 
 // The answers; what was not asked for is empty. Lanes without a channel hold zeros.
@@ -32,7 +33,7 @@ struct ChannelAnswers {
   std::vector<double> spectral_norms;     // [L, lanes]; relative error below 1e-11.
   std::vector<double> entropies;          // [L, lanes]
   std::vector<double> entropy_errors;     // [L, lanes]: estimate of the relative error.
-  // [lanes]: to 1e-10 relative; 0 for L = 1 and for a zero channel.
+  // [lanes]: as BlockSpectra::MaxSpectralNorm; 0 for L = 1 and for a zero channel.
   std::vector<double> max_spectral_norms;
   // Windows of 8 positions, times tolerances, whose elimination was not stable in some lane and
   // that were counted from bidiagonal forms instead.
@@ -73,7 +74,8 @@ class ChannelSpectra {
                                          const CancellationToken& cancellation);
 
   // Compute's max_spectral_norms alone. Together with tolerances they cost less.
-  absl::StatusOr<std::vector<double>> MaxSpectralNorms(const CancellationToken& cancellation);
+  absl::StatusOr<std::vector<double>> MaxSpectralNorms(double accuracy,
+                                                       const CancellationToken& cancellation);
 
   // [L, lanes]: ||H_i||_F, from sums of squares only.
   absl::StatusOr<std::vector<double>> FrobeniusNorms(const CancellationToken& cancellation);
@@ -89,7 +91,8 @@ class ChannelSpectra {
  private:
   // max_i sigma_1(H_i), in the units of the group, from upper bounds of its square [L, lanes]: one
   // position's sigma_1, and the proof by counts that no other position has a larger one.
-  absl::StatusOr<std::vector<double>> LargestNorms(std::vector<double> bounds, WorkMeter& meter);
+  absl::StatusOr<std::vector<double>> LargestNorms(std::vector<double> bounds, double accuracy,
+                                                   WorkMeter& meter);
   // sigma_1 of each lane at its own position, in the units of the group.
   absl::StatusOr<std::vector<double>> LargestAt(const std::vector<int64_t>& positions,
                                                 WorkMeter& meter);

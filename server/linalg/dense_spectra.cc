@@ -77,18 +77,22 @@ absl::StatusOr<InertiaTree*> DenseSpectra::Tree(const CancellationToken& cancell
   return &tree_;
 }
 
-absl::StatusOr<double> DenseSpectra::MaxSpectralNorm(const CancellationToken& cancellation) {
-  if (!spectral_norm_) {
+absl::StatusOr<double> DenseSpectra::MaxSpectralNorm(double accuracy,
+                                                     const CancellationToken& cancellation) {
+  if (!spectral_norm_ || norm_accuracy_ > accuracy) {
     ESS_ASSIGN_OR_RETURN(InertiaTree * tree, Tree(cancellation));
     ESS_ASSIGN_OR_RETURN(spectral_norm_,
-                         MaxBlockSpectralNorm(matrix_, length_, *tree, cancellation));
+                         MaxBlockSpectralNorm(matrix_, length_, accuracy, *tree, cancellation));
+    norm_accuracy_ = accuracy;
   }
   return *spectral_norm_ * scale_;
 }
 
 absl::StatusOr<PositionCounts> DenseSpectra::CountAbove(double tau,
                                                         const CancellationToken& cancellation) {
-  ESS_RETURN_IF_ERROR(MaxSpectralNorm(cancellation).status());
+  if (!spectral_norm_) {
+    ESS_RETURN_IF_ERROR(MaxSpectralNorm(kNormMagnitude, cancellation).status());
+  }
   ESS_ASSIGN_OR_RETURN(InertiaTree * tree, Tree(cancellation));
   ESS_ASSIGN_OR_RETURN(PositionCounts result, ProvedCounts(tau, [&](double at) {
                          return tree->CountAbove(at, *spectral_norm_, cancellation);

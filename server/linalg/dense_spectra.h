@@ -30,7 +30,8 @@ class DenseSpectra final : public BlockSpectra {
   double scale() const { return scale_; }
 
   int64_t length() const override { return length_; }
-  absl::StatusOr<double> MaxSpectralNorm(const CancellationToken& cancellation) override;
+  absl::StatusOr<double> MaxSpectralNorm(double accuracy,
+                                         const CancellationToken& cancellation) override;
   absl::StatusOr<Spectrum> Compute(const SpectrumRequest& request,
                                    const CancellationToken& cancellation) override;
   std::vector<double> FrobeniusNorms() override;
@@ -60,7 +61,8 @@ class DenseSpectra final : public BlockSpectra {
   Symmetry symmetry_ = Symmetry::kNone;
   double scale_ = 1;
   std::span<double> matrix_;             // T / scale_; its largest entry is in [0.5, 1).
-  std::optional<double> spectral_norm_;  // max_i sigma_1(H_i) of matrix_, once it is known.
+  std::optional<double> spectral_norm_;  // max_i sigma_1(H_i) of matrix_, once it is known ...
+  double norm_accuracy_ = 0;             // ... to this accuracy.
   bool tree_loaded_ = false;
   InertiaTree tree_;
   BandSpectra bands_;

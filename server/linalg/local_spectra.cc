@@ -16,8 +16,6 @@
 namespace ess::linalg {
 namespace {
 
-// The largest sigma_1 is proved to this relative accuracy.
-constexpr double kProof = 5e-11;
 // Lanczos misses the largest value of a block, if ever, once; where a count is doubtful it has the
 // last word.
 constexpr int kMaxTries = 2;
@@ -52,7 +50,8 @@ std::vector<double> LocalSpectra::FrobeniusNorms() {
   return norms;
 }
 
-absl::StatusOr<double> LocalSpectra::MaxSpectralNorm(const CancellationToken& cancellation) {
+absl::StatusOr<double> LocalSpectra::MaxSpectralNorm(double accuracy,
+                                                     const CancellationToken& cancellation) {
   const int64_t length = matrix_.length();
   const auto heaviest = std::max_element(norms_.begin(), norms_.end());
   if (*heaviest == 0) return 0.0;
@@ -79,7 +78,8 @@ absl::StatusOr<double> LocalSpectra::MaxSpectralNorm(const CancellationToken& ca
       if (i >= counted_to) {
         const int64_t first = i / measures.window_width() * measures.window_width();
         counted_to = measures.WindowEnd(first);
-        ESS_RETURN_IF_ERROR(measures.CountWindow(first, best * (1 + kProof), counts, cancellation));
+        ESS_RETURN_IF_ERROR(
+            measures.CountWindow(first, best * (1 + accuracy / 2), counts, cancellation));
       }
       const bool may_be_larger = counts.counts[i] > 0 || counts.doubtful[i];
       if (may_be_larger && tries[i] < kMaxTries) still_larger.push_back(i);

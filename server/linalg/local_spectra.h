@@ -25,7 +25,8 @@ class LocalSpectra : public BlockSpectra {
 
   int64_t length() const override { return matrix_.length(); }
   // Cost: a few times sigma_1 of 8 positions and as many counts, typically.
-  absl::StatusOr<double> MaxSpectralNorm(const CancellationToken& cancellation) override;
+  absl::StatusOr<double> MaxSpectralNorm(double accuracy,
+                                         const CancellationToken& cancellation) override;
   // Cost, for each position, w = window, n = window + sinks: 1.6 w^2 + 3 w sinks operations for
   // each tolerance, 20 times that for entropies; n^3 for spectral norms, and n^3 / 3 for each
   // fraction. Counts below 1e-7 sigma_1 are doubtful.

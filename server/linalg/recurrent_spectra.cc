@@ -19,9 +19,6 @@ namespace {
 // fewer of them share an elimination. Measured: 8 costs more than it saves.
 constexpr int64_t kNarrowWidth = 16;
 
-// MaxSpectralNorm is proved to this relative accuracy.
-constexpr double kAccuracy = 1e-10;
-
 // exp(-sum p ln p), p = sigma / sum sigma.
 double ExactEntropy(const std::vector<double>& sigma) {
   double sum = 0;
@@ -36,8 +33,9 @@ double ExactEntropy(const std::vector<double>& sigma) {
 // larger one.
 class LargestNormSearch {
  public:
-  LargestNormSearch(RecurrentWindows& windows, const CancellationToken& cancellation)
-      : windows_(windows), cancellation_(cancellation) {}
+  LargestNormSearch(RecurrentWindows& windows, double accuracy,
+                    const CancellationToken& cancellation)
+      : windows_(windows), accuracy_(accuracy), cancellation_(cancellation) {}
 
   absl::StatusOr<double> Find() {
     std::vector<Candidate> candidates;
@@ -84,7 +82,7 @@ class LargestNormSearch {
   // Positions with a sigma_1 above the best one.
   absl::StatusOr<std::vector<Candidate>> StillLarger(const std::vector<Candidate>& candidates) {
     std::vector<Candidate> larger;
-    const double tau = best_ * (1 + kAccuracy / 2);
+    const double tau = best_ * (1 + accuracy_ / 2);
     for (const Candidate& candidate : candidates) {
       const RecurrentWindow& window = *candidate.window;
       ESS_ASSIGN_OR_RETURN(const BlockCounts counts,
@@ -113,6 +111,7 @@ class LargestNormSearch {
   }
 
   RecurrentWindows& windows_;
+  const double accuracy_;
   const CancellationToken& cancellation_;
   double best_ = 0;
 };
@@ -236,9 +235,10 @@ class SpectrumBuilder {
 
 }  // namespace
 
-absl::StatusOr<double> RecurrentSpectra::MaxSpectralNorm(const CancellationToken& cancellation) {
+absl::StatusOr<double> RecurrentSpectra::MaxSpectralNorm(double accuracy,
+                                                         const CancellationToken& cancellation) {
   ESS_RETURN_IF_ERROR(windows_.Prepare(cancellation));
-  return LargestNormSearch(windows_, cancellation).Find();
+  return LargestNormSearch(windows_, accuracy, cancellation).Find();
 }
 
 absl::StatusOr<Spectrum> RecurrentSpectra::Compute(const SpectrumRequest& request,

@@ -26,7 +26,8 @@ class RecurrentSpectra final : public BlockSpectra {
   int64_t length() const override { return windows_.length(); }
   // Lanczos at the positions with the largest Frobenius norm; that no other position has a larger
   // sigma_1 is proved by counts, or else Lanczos goes on there.
-  absl::StatusOr<double> MaxSpectralNorm(const CancellationToken& cancellation) override;
+  absl::StatusOr<double> MaxSpectralNorm(double accuracy,
+                                         const CancellationToken& cancellation) override;
   absl::StatusOr<Spectrum> Compute(const SpectrumRequest& request,
                                    const CancellationToken& cancellation) override;
   // 0 where a norm is below 1e-140 of another one near by.

@@ -38,8 +38,8 @@ std::vector<T> ShortConvolutionSpectra::Spread(const std::vector<T>& values) con
 }
 
 absl::StatusOr<double> ShortConvolutionSpectra::MaxSpectralNorm(
-    const CancellationToken& cancellation) {
-  return short_.MaxSpectralNorm(cancellation);
+    double accuracy, const CancellationToken& cancellation) {
+  return short_.MaxSpectralNorm(accuracy, cancellation);
 }
 
 absl::StatusOr<Spectrum> ShortConvolutionSpectra::Compute(const SpectrumRequest& request,

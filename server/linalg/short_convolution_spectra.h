@@ -21,7 +21,8 @@ class ShortConvolutionSpectra : public BlockSpectra {
   ShortConvolutionSpectra(std::span<const double> taps, int64_t length);
 
   int64_t length() const override { return length_; }
-  absl::StatusOr<double> MaxSpectralNorm(const CancellationToken& cancellation) override;
+  absl::StatusOr<double> MaxSpectralNorm(double accuracy,
+                                         const CancellationToken& cancellation) override;
   absl::StatusOr<Spectrum> Compute(const SpectrumRequest& request,
                                    const CancellationToken& cancellation) override;
   std::vector<double> FrobeniusNorms() override;

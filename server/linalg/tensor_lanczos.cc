@@ -14,8 +14,6 @@ namespace {
 
 constexpr int kFirstCheck = 8;
 constexpr int kStepsBetweenChecks = 16;
-// A residual of r changes an eigenvalue by r^2 over the gap; in units of the eigenvalue.
-constexpr double kLargestResidual = 3e-7;
 // In units of sigma^2 / ||H||_F^2: what is left of an invariant space is rounding.
 constexpr double kNothingLeft = 1e-14;
 
@@ -68,8 +66,8 @@ std::vector<double> RitzWeights(const Tridiagonal& t, double eigenvalue) {
 }
 
 // Sets what has converged, and returns whether all has. `eigenvalues` are of the scaled problems.
-bool CheckColumns(const Coefficients& coefficients, std::vector<double>& eigenvalues,
-                  std::vector<uint8_t>& converged) {
+bool CheckColumns(const Coefficients& coefficients, double largest_residual,
+                  std::vector<double>& eigenvalues, std::vector<uint8_t>& converged) {
   const int64_t last = coefficients.diagonals.size(0) - 1;
   bool all = true;
   for (size_t column = 0; column < converged.size(); ++column) {
@@ -81,7 +79,7 @@ bool CheckColumns(const Coefficients& coefficients, std::vector<double>& eigenva
                                 : coefficients.Coupling(last, column) *
                                       std::abs(RitzWeights(t, eigenvalues[column]).back()) /
                                       eigenvalues[column];
-    converged[column] = residual <= kLargestResidual;
+    converged[column] = residual <= largest_residual;
     all = all && converged[column];
   }
   return all;
@@ -160,7 +158,8 @@ absl::Status FindTopSingularValues(const MaskedMatrices& problem, const LanczosO
     couplings.push_back(coupling);
     if (step == next_check || step == options.max_steps) {
       const Coefficients coefficients = Fetch(diagonals, couplings);
-      const bool done = CheckColumns(coefficients, eigenvalues, result.converged);
+      const bool done =
+          CheckColumns(coefficients, options.largest_residual, eigenvalues, result.converged);
       if (done || step == options.max_steps) {
         if (options.with_vectors) result.right = RitzVectors(basis, coefficients, eigenvalues);
         break;

@@ -30,11 +30,13 @@ struct LanczosOptions {
   uint64_t seed = 0;
   int max_steps = 400;
   bool with_vectors = false;
+  // A column stops at a residual of this share of sigma^2. A residual of r changes an eigenvalue by
+  // r^2 over the gap; in units of the eigenvalue.
+  double largest_residual = 3e-7;
 };
 
 // Lanczos on M^T M without reorthogonalization, one column for each problem, from masked copies of
-// one random vector. A column stops when its residual promises 1e-12 of sigma; what has not
-// converged is a lower bound.
+// one random vector. What has not converged is a lower bound.
 // Errors: kCancelled, kDeadlineExceeded. Waits for the device at steps 8, 16, 32, 48, ... and the
 // last. Cost: 4 H R C P operations a step, 10 to 100 steps.
 absl::Status FindTopSingularValues(const MaskedMatrices& problem, const LanczosOptions& options,

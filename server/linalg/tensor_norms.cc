@@ -13,9 +13,10 @@ namespace ess::linalg {
 namespace {
 
 // As in block_norms.cc.
-constexpr double kAccuracy = 1e-10;
 constexpr double kWeakestProof = 1e-7;
 constexpr int kMaxRounds = 16;
+// Of Lanczos, in units of the square root of the accuracy.
+constexpr double kResidual = 0.03;
 // The order of magnitude of a norm needs no more.
 constexpr int kProbableSteps = 4;
 
@@ -98,7 +99,7 @@ struct NormSearch {
 
 // Lanczos at the candidates until no other position promises more, or rounds run out.
 absl::Status ImproveCandidates(const TensorChunk& chunk, std::span<const double> frobenius,
-                               uint64_t round, std::span<NormSearch*> searches,
+                               uint64_t round, double accuracy, std::span<NormSearch*> searches,
                                const CancellationToken& cancellation) {
   const int64_t length = chunk.length();
   std::vector<int64_t> heads;
@@ -111,9 +112,12 @@ absl::Status ImproveCandidates(const TensorChunk& chunk, std::span<const double>
     norms.insert(norms.end(), of_head.begin(), of_head.end());
   }
   const TensorChunk selected = chunk.Select(heads);
-  ESS_ASSIGN_OR_RETURN(
-      const Candidates candidates,
-      MeasureAt(selected, positions, norms, {.seed = round, .with_vectors = true}, cancellation));
+  ESS_ASSIGN_OR_RETURN(const Candidates candidates,
+                       MeasureAt(selected, positions, norms,
+                                 {.seed = round,
+                                  .with_vectors = true,
+                                  .largest_residual = kResidual * std::sqrt(accuracy)},
+                                 cancellation));
   const std::vector<double> bounds = BoundsElsewhere(selected, candidates);
   for (size_t k = 0; k < searches.size(); ++k) {
     NormSearch& search = *searches[k];
@@ -128,7 +132,7 @@ absl::Status ImproveCandidates(const TensorChunk& chunk, std::span<const double>
 }
 
 // Asks the tree for singular values above the best ones.
-absl::Status ProveBest(const TensorChunk& chunk, std::span<NormSearch*> searches,
+absl::Status ProveBest(const TensorChunk& chunk, std::span<NormSearch*> searches, double accuracy,
                        const CancellationToken& cancellation) {
   std::vector<int64_t> heads;
   std::vector<double> taus;
@@ -136,7 +140,7 @@ absl::Status ProveBest(const TensorChunk& chunk, std::span<NormSearch*> searches
   for (NormSearch* search : searches) {
     search->best = std::max(search->best, search->lower[search->candidate]);
     heads.push_back(search->head);
-    taus.push_back(search->best * (1 + kAccuracy / 2));
+    taus.push_back(search->best * (1 + accuracy / 2));
     norms.push_back(search->best);
   }
   ESS_ASSIGN_OR_RETURN(const std::vector<BlockCounts> counts,
@@ -179,6 +183,7 @@ absl::StatusOr<std::vector<double>> ProbableSpectralNorms(const TensorChunk& chu
 
 absl::StatusOr<std::vector<double>> MaxSpectralNorms(const TensorChunk& chunk,
                                                      std::span<const double> frobenius,
+                                                     double accuracy,
                                                      const CancellationToken& cancellation) {
   const int64_t length = chunk.length();
   std::vector<NormSearch> searches;
@@ -194,11 +199,11 @@ absl::StatusOr<std::vector<double>> MaxSpectralNorms(const TensorChunk& chunk,
       if (!search.proved && !search.given_up) open.push_back(&search);
     }
     if (open.empty()) break;
-    ESS_RETURN_IF_ERROR(ImproveCandidates(chunk, frobenius, round, open, cancellation));
-    std::erase_if(open, [](const NormSearch* search) {
-      return search->lower[search->candidate] > search->best * (1 + kAccuracy);
+    ESS_RETURN_IF_ERROR(ImproveCandidates(chunk, frobenius, round, accuracy, open, cancellation));
+    std::erase_if(open, [accuracy](const NormSearch* search) {
+      return search->lower[search->candidate] > search->best * (1 + accuracy);
     });
-    if (!open.empty()) ESS_RETURN_IF_ERROR(ProveBest(chunk, open, cancellation));
+    if (!open.empty()) ESS_RETURN_IF_ERROR(ProveBest(chunk, open, accuracy, cancellation));
   }
   std::vector<double> result;
   for (const NormSearch& search : searches) result.push_back(search.proved ? search.best : NAN);

@@ -13,11 +13,12 @@ namespace ess::linalg {
 // ||H_i||_F [H, L]; as BlockFrobeniusNorms.
 std::vector<double> FrobeniusNorms(const TensorChunk& chunk);
 
-// max_i sigma_1(H_i) of each head [H], proved as MaxBlockSpectralNorm proves it; NaN where the tree
-// gives no proof. `frobenius` as FrobeniusNorms gives it, here and below.
-// Errors: kCancelled, kDeadlineExceeded.
+// max_i sigma_1(H_i) of each head [H], proved to `accuracy` as MaxBlockSpectralNorm proves it; NaN
+// where the tree gives no proof. `frobenius` as FrobeniusNorms gives it, here and below. Errors:
+// kCancelled, kDeadlineExceeded.
 absl::StatusOr<std::vector<double>> MaxSpectralNorms(const TensorChunk& chunk,
                                                      std::span<const double> frobenius,
+                                                     double accuracy,
                                                      const CancellationToken& cancellation);
 
 // About the sigma_1 of each head's largest block by Frobenius norm [H]: a lower bound of the

@@ -139,16 +139,17 @@ absl::Status TensorSpectra::ForEachChunk(
 }
 
 absl::StatusOr<std::vector<double>> TensorSpectra::MaxSpectralNorms(
-    const CancellationToken& cancellation) {
-  if (max_norms_.empty()) {
+    double accuracy, const CancellationToken& cancellation) {
+  if (max_norms_.empty() || norm_accuracy_ > accuracy) {
     std::vector<double> norms;
     ESS_RETURN_IF_ERROR(ForEachChunk(1, cancellation, [&](int64_t, const TensorChunk& chunk) {
       const auto of_chunk =
-          linalg::MaxSpectralNorms(chunk, linalg::FrobeniusNorms(chunk), cancellation);
+          linalg::MaxSpectralNorms(chunk, linalg::FrobeniusNorms(chunk), accuracy, cancellation);
       if (of_chunk.ok()) norms.insert(norms.end(), of_chunk->begin(), of_chunk->end());
       return of_chunk.status();
     }));
     max_norms_ = std::move(norms);
+    norm_accuracy_ = accuracy;
   }
   std::vector<double> result = max_norms_;
   for (int64_t head = 0; head < heads(); ++head) result[head] *= scales_[head];

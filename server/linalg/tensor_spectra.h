@@ -63,8 +63,9 @@ class TensorSpectra {
   int64_t length() const { return maps_.size(1); }
 
   // max_i sigma_1(H_i) of each head [H], as BlockSpectra::MaxSpectralNorm; NaN for a head that
-  // needs another route, because no stable pivots prove it. Computed once.
-  absl::StatusOr<std::vector<double>> MaxSpectralNorms(const CancellationToken& cancellation);
+  // needs another route, because no stable pivots prove it.
+  absl::StatusOr<std::vector<double>> MaxSpectralNorms(double accuracy,
+                                                       const CancellationToken& cancellation);
 
   // ||H_i||_F [H][L].
   absl::StatusOr<std::vector<std::vector<double>>> FrobeniusNorms(
@@ -104,7 +105,8 @@ class TensorSpectra {
   std::vector<int64_t> heads_;  // [H]
   int64_t byte_budget_;
   std::vector<double> scales_;     // [H]: powers of two; the largest entry / scale is in [0.5, 1).
-  std::vector<double> max_norms_;  // [H] in the units of the scales; empty: not known yet.
+  std::vector<double> max_norms_;  // [H] in the units of the scales; empty: not known yet ...
+  double norm_accuracy_ = 0;       // ... and if, to this accuracy.
 };
 
 }  // namespace ess::linalg

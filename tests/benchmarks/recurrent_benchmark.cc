@@ -80,7 +80,8 @@ double Native(const SequenceOperator& op, const SpectrumRequest& request, bool n
   return 1e3 * BestSeconds(
                    [&] {
                      const auto spectra = op.NativeSpectra(0);
-                     if (norm) ValueOrExit(spectra->MaxSpectralNorm(kNever));
+                     if (norm)
+                       ValueOrExit(spectra->MaxSpectralNorm(linalg::kNormMagnitude, kNever));
                      ValueOrExit(spectra->Compute(request, kNever));
                    },
                    kBudget);
@@ -99,7 +100,7 @@ double Dense(const SequenceOperator& op, std::vector<double>& matrix, double sca
   return 1e3 * BestSeconds(
                    [&] {
                      ExitUnlessOk(dense.Load(matrix, op.length(), op.symmetry(), kNever));
-                     if (norm) ValueOrExit(dense.MaxSpectralNorm(kNever));
+                     if (norm) ValueOrExit(dense.MaxSpectralNorm(linalg::kNormMagnitude, kNever));
                      ValueOrExit(dense.Compute(request, kNever));
                    },
                    kBudget);
@@ -113,7 +114,8 @@ void PrintRow(std::string_view kind, int64_t N, int64_t L, bool norm) {
   ExitUnlessOk(dense_route.Load(matrix, L, op->symmetry(), kNever));
   std::printf("%-9s %4ld %5ld %4s %8.2f", std::string(kind).c_str(), static_cast<long>(N),
               static_cast<long>(L), norm ? "yes" : "no", form);
-  const double largest = ValueOrExit(op->NativeSpectra(0)->MaxSpectralNorm(kNever));
+  const double largest =
+      ValueOrExit(op->NativeSpectra(0)->MaxSpectralNorm(linalg::kNormMagnitude, kNever));
   for (const Measure& measure : Measures(largest)) {
     const double native = Native(*op, measure.request, norm);
     const double dense = Dense(*op, matrix, dense_route.scale(), measure.request, norm);

@@ -21,7 +21,7 @@ class ReferenceSpectra final : public linalg::BlockSpectra {
 
   int64_t length() const override { return length_; }
 
-  absl::StatusOr<double> MaxSpectralNorm(const CancellationToken&) override {
+  absl::StatusOr<double> MaxSpectralNorm(double accuracy, const CancellationToken&) override {
     double largest = 0;
     for (int64_t i = 1; i < length_; ++i) largest = std::max(largest, Sigma(i)[0]);
     return largest;

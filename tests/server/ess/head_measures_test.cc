@@ -30,7 +30,7 @@ std::vector<int64_t> Range(int64_t count) {
 // Asks `spectra` as the engine would, with the inertia tree as main route.
 HeadEss Evaluate(ReferenceSpectra& spectra, const std::vector<Measure>& measures,
                  const EssOptions& options, const std::vector<int64_t>& positions) {
-  const double norm = *spectra.MaxSpectralNorm(kNever);
+  const double norm = *spectra.MaxSpectralNorm(linalg::kExactNorm, kNever);
   const HeadMeasures head(measures, options, positions, norm, Route::kInertiaTree);
   const auto spectrum = spectra.Compute(head.request(), kNever);
   const auto sigma = [&](int64_t position) { return spectra.SingularValues(position); };

@@ -89,7 +89,7 @@ void ExpectBothRoutes(const at::Tensor& maps, const std::vector<Measure>& measur
   const double floor_per_norm = op.feature_epsilon() * std::sqrt(static_cast<double>(op.length()));
   for (size_t row = 0; row < heads.size(); ++row) {
     EXPECT_NEAR(tensors->noise_floors[row], host->noise_floors[row],
-                1e-9 * host->noise_floors[row]);
+                NormAccuracy(measures) * host->noise_floors[row]);
     HeadSigma expected = SigmaOfHead(op, heads[row], positions);
     expected.norm = host->noise_floors[row] / floor_per_norm;
     const std::string where = what + " head " + std::to_string(heads[row]);

@@ -43,10 +43,13 @@ TEST(BlockNormsTest, TheLargestSpectralNormEqualsTheReference) {
         expected = std::max(expected, BlockSingularValues(matrix, length, i)->front());
       }
 
-      const auto norm = MaxBlockSpectralNorm(matrix, length, tree, kNever);
+      for (const double accuracy : {kExactNorm, kNormMagnitude}) {
+        const auto norm = MaxBlockSpectralNorm(matrix, length, accuracy, tree, kNever);
 
-      ASSERT_THAT(norm, IsOk()) << op.name << " " << length;
-      EXPECT_NEAR(*norm, expected, 1e-10 * expected) << op.name << " " << length;
+        ASSERT_THAT(norm, IsOk()) << op.name << " " << length;
+        EXPECT_NEAR(*norm, expected, accuracy * expected) << op.name << " " << length;
+        EXPECT_LE(*norm, expected * (1 + 1e-13)) << op.name << " " << length;
+      }
     }
   }
 }
@@ -61,7 +64,7 @@ TEST(BlockNormsTest, TheLargestSpectralNormIsFoundAwayFromTheLargestFrobeniusNor
   InertiaTree tree;
   ASSERT_THAT(tree.Load(matrix, kLength, kNever), IsOk());
 
-  const auto norm = MaxBlockSpectralNorm(matrix, kLength, tree, kNever);
+  const auto norm = MaxBlockSpectralNorm(matrix, kLength, kExactNorm, tree, kNever);
 
   ASSERT_THAT(norm, IsOk());
   EXPECT_NEAR(*norm, 0.9, 1e-10);
@@ -92,7 +95,7 @@ TEST(BlockNormsTest, ACancelledSearchStops) {
   CancellationToken token;
   token.Cancel();
 
-  EXPECT_THAT(MaxBlockSpectralNorm(matrix, 64, tree, token),
+  EXPECT_THAT(MaxBlockSpectralNorm(matrix, 64, kExactNorm, tree, token),
               StatusIs(absl::StatusCode::kCancelled, ::testing::_));
 }
 

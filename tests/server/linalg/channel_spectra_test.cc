@@ -8,6 +8,7 @@
 
 #include "gtest/gtest.h"
 #include "hwy/targets.h"
+#include "server/linalg/block_spectra.h"
 #include "tests/server/linalg/channel_reference.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/test_channels.h"
@@ -227,7 +228,7 @@ TEST(ChannelSpectraTest, ACancelledCallStops) {
       spectra.Compute({.tolerances = std::vector<double>(spectra.lanes(), 1e-3)}, cancelled),
       is_cancelled);
   EXPECT_THAT(spectra.Compute({.entropies = true}, cancelled), is_cancelled);
-  EXPECT_THAT(spectra.MaxSpectralNorms(cancelled), is_cancelled);
+  EXPECT_THAT(spectra.MaxSpectralNorms(kExactNorm, cancelled), is_cancelled);
   EXPECT_THAT(spectra.CausalRanks(cancelled), is_cancelled);
   EXPECT_THAT(spectra.FrobeniusNorms(cancelled), is_cancelled);
 }

@@ -137,7 +137,7 @@ TEST(LocalSpectraTest, RepeatsGiveTheSameBits) {
       .tolerances = {1e-1, 1e-3}, .fractions = {1e-2}, .spectral_norms = true, .entropies = true};
   LocalSpectra used = op.Spectra();
   ASSERT_THAT(used.Compute({.tolerances = {1e-5}, .entropies = true}, kNever), IsOk());
-  ASSERT_THAT(used.MaxSpectralNorm(kNever), IsOk());
+  ASSERT_THAT(used.MaxSpectralNorm(kExactNorm, kNever), IsOk());
 
   const auto first = op.Spectra().Compute(request, kNever);
   const auto second = used.Compute(request, kNever);
@@ -177,7 +177,7 @@ TEST(LocalSpectraTest, ACancelledRunStops) {
   EXPECT_THAT(spectra.Compute({.tolerances = {1e-3}}, token), is_cancelled);
   EXPECT_THAT(spectra.Compute({.entropies = true}, token), is_cancelled);
   EXPECT_THAT(spectra.Compute({.spectral_norms = true}, token), is_cancelled);
-  EXPECT_THAT(spectra.MaxSpectralNorm(token), is_cancelled);
+  EXPECT_THAT(spectra.MaxSpectralNorm(kExactNorm, token), is_cancelled);
 }
 
 TEST(LocalSpectraTest, EveryInstructionSetOfThisMachineAgreesWithTheReference) {

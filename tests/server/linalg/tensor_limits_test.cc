@@ -29,8 +29,8 @@ TEST(TensorSpectraTest, ScaleChangesNothing) {
     const auto result = spectra.Compute(scaled, kNever);
 
     ASSERT_THAT(result, IsOk());
-    const auto norms = spectra.MaxSpectralNorms(kNever);
-    const auto unscaled = SpectraOf(batch.maps).MaxSpectralNorms(kNever);
+    const auto norms = spectra.MaxSpectralNorms(kExactNorm, kNever);
+    const auto unscaled = SpectraOf(batch.maps).MaxSpectralNorms(kExactNorm, kNever);
     for (int64_t head = 0; head < batch.heads(); ++head) {
       for (size_t t = 0; t < 2; ++t) {
         EXPECT_EQ((*result)[head].tolerance_counts[t].counts,
@@ -46,7 +46,7 @@ TEST(TensorSpectraTest, ToleranceBelowTheAccuracyIsDoubtful) {
   constexpr int64_t kLength = 40;
   const Batch batch = BatchOf({RealisticOperators().front()}, kLength);
   TensorSpectra spectra = SpectraOf(batch.maps);
-  ASSERT_THAT(spectra.MaxSpectralNorms(kNever), IsOk());
+  ASSERT_THAT(spectra.MaxSpectralNorms(kExactNorm, kNever), IsOk());
 
   const auto result = spectra.Compute(RelativeTolerances(batch, {1e-8, 1e-2}), kNever);
 

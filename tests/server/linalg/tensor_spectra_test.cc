@@ -180,15 +180,18 @@ TEST(TensorSpectraTest, NormsEqualTheReference) {
     const Batch batch = BatchOf(AllTestOperators(), length, stride);
     TensorSpectra spectra = SpectraOf(batch.maps);
 
-    const auto largest = spectra.MaxSpectralNorms(kNever);
+    const auto magnitudes = spectra.MaxSpectralNorms(kNormMagnitude, kNever);
+    const auto largest = spectra.MaxSpectralNorms(kExactNorm, kNever);
     const auto frobenius = spectra.FrobeniusNorms(kNever);
     const auto everywhere = spectra.Compute({.spectral_norms = true}, kNever);
 
+    ASSERT_THAT(magnitudes, IsOk());
     ASSERT_THAT(largest, IsOk());
     ASSERT_THAT(frobenius, IsOk());
     ASSERT_THAT(everywhere, IsOk());
     for (int64_t head = 0; head < batch.heads(); ++head) {
       SCOPED_TRACE(batch.names[head]);
+      EXPECT_NEAR((*magnitudes)[head], batch.norms[head], 1e-3 * batch.norms[head]);
       EXPECT_NEAR((*largest)[head], batch.norms[head], 1e-10 * batch.norms[head]);
       for (size_t p = 0; p < batch.positions.size(); ++p) {
         const int64_t i = batch.positions[p];
@@ -210,7 +213,7 @@ TEST(TensorSpectraTest, TheLargestNormIsFoundAwayFromTheLargestFrobeniusNorm) {
   maps[1][4][2] = 0.9;
   for (int64_t row = 56; row < kLength; ++row) maps[1][row][row - 16] = 0.5;
 
-  const auto norms = SpectraOf(maps).MaxSpectralNorms(kNever);
+  const auto norms = SpectraOf(maps).MaxSpectralNorms(kExactNorm, kNever);
 
   ASSERT_THAT(norms, IsOk());
   EXPECT_EQ((*norms)[0], 0);

@@ -109,7 +109,7 @@ TEST(ToeplitzSpectraTest, HalfThePositionsGiveTheAnswersOfAll) {
       BothWays both(reference.matrix, length);
       const SpectrumRequest request = RequestFor(reference.norm);
 
-      const auto half_norm = both.half.MaxSpectralNorm(kNever);
+      const auto half_norm = both.half.MaxSpectralNorm(kExactNorm, kNever);
       const auto half = both.half.Compute(request, kNever);
       const auto full = both.full.Compute(request, kNever);
 
@@ -182,7 +182,7 @@ TEST(ToeplitzSpectraTest, AMatrixWithoutSymmetryAfterOneIsAskedEverywhere) {
   const auto spectrum = dense.Compute(RequestFor(1), kNever);
 
   ASSERT_THAT(spectrum, IsOk());
-  EXPECT_EQ(*dense.MaxSpectralNorm(kNever), 1);
+  EXPECT_EQ(*dense.MaxSpectralNorm(kExactNorm, kNever), 1);
   for (int64_t i = 1; i < kLength; ++i) {
     EXPECT_EQ(spectrum->tolerance_counts[1].counts[i], i == 40) << i;
     EXPECT_EQ(spectrum->spectral_norms[i], i == 40) << i;
