@@ -11,6 +11,7 @@
 
 #include "server/base/log.h"
 #include "server/ess/ess_engine.h"
+#include "server/ess/head_measures.h"
 #include "server/linalg/serial_torch.h"
 
 namespace ess {
@@ -30,31 +31,32 @@ struct Work {
 struct RouteCost {
   Route route;
   std::string_view class_name;  // Empty: all classes without a line above.
-  Work prepare;                 // Once, max_i sigma_1(H_i) included.
+  Work prepare;                 // Once, the magnitude of max_i sigma_1(H_i) included.
+  Work exact_norm;              // Once more, where counts are relative to it.
   Work pass;                    // Counts at a first tolerance,
   Work further;                 // and at each further one.
   Work entropy;
   Work relative;  // Counts relative to sigma_1(H_i), each fraction; or these norms.
 };
 
-// One line for each route and class: prepare, pass, further, entropy, relative.
+// One line for each route and class: prepare, exact_norm, pass, further, entropy, relative.
 // clang-format off
 constexpr std::array kCosts = {
     RouteCost{Route::kInertiaTree, "Convolution",
-              {4.2, 0}, {0.4, 20}, {0.18, 10}, {1.4, 700}, {1.5, 1500}},
+              {1.3, 200}, {3, 0}, {0.4, 20}, {0.18, 10}, {1.4, 700}, {1.5, 1500}},
     RouteCost{Route::kInertiaTree, "",
-              {0.72, 27}, {0.41, 33}, {0.33, 26}, {2.2, 1300}, {1.6, 1300}},
-    RouteCost{Route::kTensorTree, "", {4, 300}, {2, 300}, {2, 300}, {40, 3000}, {60, 3000}},
+              {0.62, 27}, {0.3, 20}, {0.41, 33}, {0.33, 26}, {2.2, 1300}, {1.6, 1300}},
+    RouteCost{Route::kTensorTree, "", {4, 300}, {2, 300}, {2, 300}, {2, 300}, {40, 3000}, {60, 3000}},
     RouteCost{Route::kStateWindows, "DeltaRecurrence",
-              {20, 1500}, {1.5, 550}, {1.5, 590}, {23, 11000}, {80, 10000}},
+              {20, 1500}, {2, 1000}, {1.5, 550}, {1.5, 590}, {23, 11000}, {80, 10000}},
     RouteCost{Route::kStateWindows, "DiagonalPlusRankOne",
-              {80, 3500}, {1.5, 550}, {1.5, 590}, {23, 11000}, {80, 12000}},
+              {80, 3500}, {2, 1000}, {1.5, 550}, {1.5, 590}, {23, 11000}, {80, 12000}},
     RouteCost{Route::kStateWindows, "GeneralRecurrence",
-              {200, 0}, {1.5, 550}, {1.5, 590}, {23, 8500}, {80, 8000}},
+              {200, 0}, {2, 1000}, {1.5, 550}, {1.5, 590}, {23, 8500}, {80, 8000}},
     RouteCost{Route::kStateWindows, "",
-              {12, 2300}, {1.5, 600}, {1.5, 590}, {23, 12200}, {80, 13000}},
-    RouteCost{Route::kChannelWindows, "", {30, 530}, {5, 80}, {6, 95}, {75, 1200}, {70, 1150}},
-    RouteCost{Route::kLocalWindows, "", {6, 800}, {1.9, 235}, {1, 140}, {32, 4100}, {90, 11400}},
+              {12, 2300}, {2, 1000}, {1.5, 600}, {1.5, 590}, {23, 12200}, {80, 13000}},
+    RouteCost{Route::kChannelWindows, "", {22, 390}, {20, 300}, {5, 80}, {6, 95}, {75, 1200}, {70, 1150}},
+    RouteCost{Route::kLocalWindows, "", {6, 800}, {3, 400}, {1.9, 235}, {1, 140}, {32, 4100}, {90, 11400}},
 };
 // clang-format on
 
@@ -115,6 +117,7 @@ class Estimator {
 
   EssEstimate Estimate(std::span<const int64_t> positions, std::span<const Measure> measures) {
     Add(cost_.prepare);
+    if (NormAccuracy(measures) == linalg::kExactNorm) Add(cost_.exact_norm);
     if (IsDense(main_)) estimate_.flops += FormingWork();
     bool spectral = false;
     for (const Measure& measure : measures) {

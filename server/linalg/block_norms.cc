@@ -5,6 +5,7 @@
 
 #include "server/base/log.h"
 #include "server/base/status_macros.h"
+#include "server/linalg/block_spectra.h"
 #include "server/linalg/block_sums.h"
 #include "server/linalg/lanczos.h"
 
@@ -17,8 +18,11 @@ constexpr double kWeakestProof = 1e-7;
 // Lanczos looks around with this accuracy, as long as it finds a better position, then settles.
 constexpr double kExploring = 1e-3;
 constexpr double kRounding = 1e-15;
-// Rounds of Lanczos before the bisection takes over, which needs no luck but some forty trees.
+// Rounds of Lanczos before the tree brackets the maximum alone, which needs no luck but, for an
+// exact one, some forty trees.
 constexpr int kMaxRounds = 16;
+// Where the maximum is to be bracketed, the steps up grow by this factor.
+constexpr double kStride = 4;
 // Positions that are looked at after a second tree has left some open; each costs a third of a
 // tree or less.
 constexpr int64_t kProbes = 8;
@@ -29,6 +33,7 @@ struct Bounds {
   std::vector<double> upper;
 
   double Best() const { return *std::max_element(lower.begin(), lower.end()); }
+  double Ceiling() const { return *std::max_element(upper.begin(), upper.end()); }
   // Positions that may be above tau.
   std::vector<int64_t> Open(double tau) const {
     std::vector<int64_t> positions;
@@ -97,15 +102,14 @@ absl::Status LowerBounds(double tau, double spectral_norm, std::span<const int64
   return absl::OkStatus();
 }
 
-// Halves the bracket [low, high] of the maximum until it is narrow enough.
-absl::StatusOr<double> Bisect(double low, double high, double accuracy, InertiaTree& tree,
-                              const CancellationToken& cancellation) {
-  while (high > low * (1 + accuracy)) {
-    const double middle = std::sqrt(low * high);
-    ESS_ASSIGN_OR_RETURN(const BlockCounts result, tree.CountAbove(middle, low, cancellation));
-    const bool exceeded = std::any_of(result.counts.begin(), result.counts.end(),
-                                      [](int32_t count) { return count > 0; });
-    (exceeded ? low : high) = middle;
+// Brackets the maximum by ever longer steps up, then halves the bracket.
+absl::StatusOr<double> Bracket(double accuracy, InertiaTree& tree,
+                               const CancellationToken& cancellation, Bounds& bounds) {
+  double low = bounds.Best();
+  for (double step = accuracy; bounds.Ceiling() > low * (1 + accuracy); step *= kStride) {
+    const double tau = std::min(low * (1 + step), std::sqrt(low * bounds.Ceiling()));
+    ESS_RETURN_IF_ERROR(LowerBounds(tau, low, bounds.Open(tau), tree, cancellation, bounds));
+    if (bounds.Ceiling() > tau) low = tau;
   }
   return low;
 }
@@ -124,16 +128,18 @@ absl::StatusOr<double> MaxBlockSpectralNorm(std::span<const double> matrix, int6
                                             const CancellationToken& cancellation) {
   Bounds bounds{.lower = std::vector<double>(length, 0.0),
                 .upper = BlockFrobeniusNorms(matrix, length)};
+  std::vector<double> schur(length);
+  BlockSchurBounds(matrix, length, schur);
+  for (int64_t i = 0; i < length; ++i) bounds.upper[i] = std::min(bounds.upper[i], schur[i]);
   const PositionRange wanted = tree.positions();
   std::fill(bounds.upper.begin(), bounds.upper.begin() + wanted.begin, 0.0);
   std::fill(bounds.upper.begin() + wanted.end, bounds.upper.end(), 0.0);
   const auto largest = std::max_element(bounds.upper.begin(), bounds.upper.end());
   if (*largest == 0) return 0.0;
-  const double ceiling = *largest;
-
   int64_t candidate = largest - bounds.upper.begin();
-  // Of sigma_1 at a position; its error is of the order of the square of the vectors' own.
-  const double settling = std::max(kRounding, accuracy * accuracy);
+
+  const bool exact = accuracy == kExactNorm;
+  const double settling = exact ? kRounding : accuracy / 10;
   double lanczos = kExploring;
   bool walking = false;  // A tree has left positions open.
   double asked = 0;      // The tree was asked for singular values above this.
@@ -159,13 +165,15 @@ absl::StatusOr<double> MaxBlockSpectralNorm(std::span<const double> matrix, int6
     ESS_RETURN_IF_ERROR(LowerBounds(asked, best, open, tree, cancellation, bounds));
     open = bounds.Open(asked);
     if (open.empty()) return best;
+    // A ridge: where it is highest does not matter.
+    if (!exact) break;
     // The second time the walk is along a ridge, and longer steps are worth their price.
     if (walking) ESS_RETURN_IF_ERROR(Probe(matrix, length, open, round, cancellation, bounds));
     candidate = bounds.MostPromising(open);
     lanczos = walking ? settling : kExploring;
     walking = true;
   }
-  return Bisect(bounds.Best(), ceiling, accuracy, tree, cancellation);
+  return Bracket(accuracy, tree, cancellation, bounds);
 }
 
 }  // namespace ess::linalg

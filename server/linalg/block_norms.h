@@ -16,19 +16,21 @@ namespace ess::linalg {
 // Cost: O(L^2).
 std::vector<double> BlockFrobeniusNorms(std::span<const double> matrix, int64_t length);
 
-// max_i sigma_1(H_i); 0 for L = 1 and for a zero operator. The sigma_1 of one position, right to
-// accuracy^2, but for rounding; that no other position has a larger one is proved to `accuracy`
-// relative (block_spectra.h), or to at most 1e-7 where the tree had to move its tolerance (blocks
-// of exactly the same norm, as in copies).
+// max_i sigma_1(H_i); 0 for L = 1 and for a zero operator. A lower bound, and proved to be within
+// `accuracy` relative (block_spectra.h); an exact one is the sigma_1 of one position, right to
+// rounding, proved to at most 1e-7 where the tree had to move its tolerance (blocks of exactly the
+// same norm, as in copies).
 //
 // Lanczos gives sigma_1 at a promising position, its singular vectors give lower bounds at all
 // others in O(L^2), and when none is larger the inertia tree, asked for singular values above the
-// best one, proves it or names the positions that are, where Lanczos looks next.
+// best one at the positions whose norms leave it open, proves it or names the positions that are.
+// Lanczos looks there next, or, where the magnitude is enough, the tree brackets it.
 //
 // `tree` has `matrix` loaded, and the same conditions on entries apply. Where it was loaded for
 // some positions only, one of them must have the largest sigma_1.
 // Errors: as InertiaTree::CountAbove; kAborted when there is no such proof either.
-// Cost:   typically 1-2 trees and a few dozen products with one block.
+// Cost:   typically a tree over some positions and a few dozen products with one block; up to 21
+//         L^3 operations for an exact maximum along a ridge, as long filters have.
 absl::StatusOr<double> MaxBlockSpectralNorm(std::span<const double> matrix, int64_t length,
                                             double accuracy, InertiaTree& tree,
                                             const CancellationToken& cancellation);

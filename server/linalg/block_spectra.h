@@ -49,8 +49,8 @@ class BlockSpectra {
 
   virtual int64_t length() const = 0;  // L
 
-  // max_i sigma_1(H_i): the sigma_1 of one position, and no other is larger by more than `accuracy`
-  // relative, kExactNorm or kNormMagnitude. 0 for L = 1 and for a zero operator.
+  // max_i sigma_1(H_i), or a lower bound of it that is proved to be within `accuracy` relative,
+  // kExactNorm or kNormMagnitude. 0 for L = 1 and for a zero operator.
   // Errors: as Compute.
   virtual absl::StatusOr<double> MaxSpectralNorm(double accuracy,
                                                  const CancellationToken& cancellation) = 0;

@@ -2,6 +2,7 @@
 #include "server/linalg/block_sums.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #undef HWY_TARGET_INCLUDE
@@ -29,6 +30,33 @@ void BlockSquaresOnTarget(const double* matrix, int64_t length, double* sums, do
     }
     squares[i] = hn::GetLane(hn::SumOfLanes(d, total));
     for (; c < i; ++c) squares[i] += sums[c] += row[c] * row[c];
+  }
+}
+
+// The same with absolute values, and the largest sum in place of their total.
+void BlockSchurBoundsOnTarget(const double* matrix, int64_t length, double* sums, double* bounds) {
+  const Float64 d;
+  double largest_row = 0;
+  for (int64_t i = length - 1; i >= 0; --i) {
+    const double* row = matrix + i * length;
+    Vec total = hn::Zero(d);
+    Vec largest = hn::Zero(d);
+    int64_t c = 0;
+    for (; c + kLanes <= i; c += kLanes) {
+      const Vec entry = hn::Abs(hn::LoadU(d, row + c));
+      const Vec sum = hn::Add(entry, hn::LoadU(d, sums + c));
+      hn::StoreU(sum, d, sums + c);
+      total = hn::Add(total, entry);
+      largest = hn::Max(largest, sum);
+    }
+    double row_sum = hn::GetLane(hn::SumOfLanes(d, total));
+    double largest_column = hn::GetLane(hn::MaxOfLanes(d, largest));
+    for (; c < i; ++c) {
+      row_sum += std::abs(row[c]);
+      largest_column = std::max(largest_column, sums[c] += std::abs(row[c]));
+    }
+    largest_row = std::max(largest_row, row_sum);
+    bounds[i] = std::sqrt(largest_column * largest_row);
   }
 }
 
@@ -108,6 +136,7 @@ namespace ess::linalg {
 namespace {
 
 HWY_EXPORT(BlockSquaresOnTarget);
+HWY_EXPORT(BlockSchurBoundsOnTarget);
 HWY_EXPORT(LeftProductSquaresOnTarget);
 HWY_EXPORT(RightProductSquaresOnTarget);
 
@@ -118,6 +147,14 @@ void BlockSquares(std::span<const double> matrix, int64_t length, std::span<doub
   ESS_CHECK(static_cast<int64_t>(squares.size()) == length);
   std::vector<double> sums(length, 0.0);
   HWY_DYNAMIC_DISPATCH(BlockSquaresOnTarget)(matrix.data(), length, sums.data(), squares.data());
+}
+
+void BlockSchurBounds(std::span<const double> matrix, int64_t length, std::span<double> bounds) {
+  ESS_CHECK(static_cast<int64_t>(matrix.size()) == length * length);
+  ESS_CHECK(static_cast<int64_t>(bounds.size()) == length);
+  std::vector<double> sums(length, 0.0);
+  HWY_DYNAMIC_DISPATCH(BlockSchurBoundsOnTarget)
+  (matrix.data(), length, sums.data(), bounds.data());
 }
 
 void RightProductSquares(std::span<const double> matrix, int64_t length, std::span<const double> x,

@@ -123,6 +123,7 @@ std::vector<Question> Questions() {
   return {{"norm", {{.kind = Kind::kFrobeniusNorm}}},
           {"tolerance", {five[2]}},
           {"5 tolerances", five},
+          {"head relative", {{.kind = Kind::kHeadRelative, .value = 1e-3}}},
           {"entropy", {{.kind = Kind::kEntropy}}},
           {"relative", {{.kind = Kind::kRelative, .value = 1e-3}}}};
 }
