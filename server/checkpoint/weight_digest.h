@@ -1,6 +1,7 @@
-// A fingerprint of a checkpoint's weights.
+// A fingerprint of a model's weights.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 
@@ -13,5 +14,9 @@ namespace ess::checkpoint {
 // Errors: kDataLoss  a file cannot be read.
 // Cost: reads the weights once, about 1 GB/s on a core with SHA instructions.
 absl::StatusOr<std::string> WeightDigest(const std::filesystem::path& folder);
+
+// The same for weights that are drawn: over the name and the contents of config.json, and the seed
+// in decimal digits. Errors: as above.
+absl::StatusOr<std::string> InitialWeightDigest(const std::filesystem::path& folder, uint64_t seed);
 
 }  // namespace ess::checkpoint

@@ -132,8 +132,9 @@ absl::StatusOr<WeightMap> WeightMap::Open(const std::filesystem::path& folder,
   } else {
     const bool pickled = std::filesystem::exists(folder / "pytorch_model.bin", error);
     return absl::DataLossError(
-        fmt::format("there is no {} and no {}{}", kSingleFile, kIndexFile,
-                    pickled ? "; pytorch_model.bin is not read, convert it to safetensors" : ""));
+        fmt::format("there is no {} and no {}; {}", kSingleFile, kIndexFile,
+                    pickled ? "pytorch_model.bin is not read, convert it to safetensors"
+                            : "the option random_init serves a config.json alone"));
   }
   return WeightMap(std::move(state));
 }

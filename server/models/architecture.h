@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "nlohmann/json.hpp"
 #include "server/models/config_reader.h"
+#include "server/models/initial_weights.h"
 #include "server/models/sequence_model.h"
 #include "server/models/tensor_source.h"
 
@@ -28,6 +29,12 @@ struct Architecture {
   absl::StatusOr<std::unique_ptr<SequenceModel>> (*create)(const ConfigReader& config,
                                                            TensorSource& tensors,
                                                            const std::string& device);
+
+  // How the weights start, for a model that is served without a checkpoint. Without it: the common
+  // scheme alone, with an output head of its own.
+  // Errors: those of ConfigReader.
+  absl::StatusOr<InitialWeights> (*initial_weights)(const ConfigReader& config) =
+      [](const ConfigReader& reader) { return ReadInitialWeights(reader, {}); };
 
   // A config of at least two layers and two heads whose model takes milliseconds, for tests that
   // walk the table.

@@ -24,8 +24,12 @@ class Decoder {
  public:
   virtual ~Decoder() = default;
 
-  // token_ids: int64 [L] on the model's device.
-  virtual PromptState Embed(const at::Tensor& token_ids) const = 0;
+  // Of the tokens: [V, D].
+  virtual const at::Tensor& embedding() const = 0;
+
+  // embeddings: rows of embedding(), or what stands in for them, [L, D] of its dtype and device.
+  // Scales them and adds positions, as the architecture does; may change them in place.
+  virtual PromptState Begin(const at::Tensor& embeddings) const = 0;
 
   // Updates state.hidden and hands the layer's operators to `pass`. Leaves state.hidden as it is
   // when the pass ends after one of its mixers.

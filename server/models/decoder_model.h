@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "server/models/decoder.h"
 #include "server/models/sequence_model.h"
 
@@ -26,8 +27,19 @@ class DecoderModel final : public SequenceModel {
                        const CancellationToken& cancellation,
                        std::vector<at::Tensor>* logits) const override;
 
+  absl::Status ForwardGaussian(const GaussianPrompts& prompts, operators::OperatorSink& sink,
+                               const CancellationToken& cancellation,
+                               std::vector<at::Tensor>* logits) const override;
+
  private:
-  absl::Status Run(PromptBatch prompts, ForwardPass& pass, std::vector<at::Tensor>* logits) const;
+  // The embeddings of a prompt, by its index.
+  using Embeddings = absl::FunctionRef<at::Tensor(int64_t prompt)>;
+
+  absl::Status CatchAndRun(int64_t prompt_count, Embeddings embeddings,
+                           operators::OperatorSink& sink, const CancellationToken& cancellation,
+                           std::vector<at::Tensor>* logits) const;
+  absl::Status Run(int64_t prompt_count, Embeddings embeddings, ForwardPass& pass,
+                   std::vector<at::Tensor>* logits) const;
 
   const ModelDescription description_;
   const int64_t layer_count_;

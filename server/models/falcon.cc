@@ -142,6 +142,10 @@ Architecture FalconArchitecture() {
           .base_prefixes = {"transformer."},
           .ignored_suffixes = {".rotary_emb.inv_freq", ".rotary.inv_freq"},
           .create = CreateFalcon,
+          .initial_weights =
+              [](const ConfigReader& config) {
+                return ReadInitialWeights(config, {.tied_head = true});
+              },
           .tiny_config = TinyFalconConfig};
 }
 

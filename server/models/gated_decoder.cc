@@ -173,10 +173,12 @@ class GatedDecoder final : public Decoder {
     return decoder;
   }
 
-  PromptState Embed(const at::Tensor& token_ids) const override {
-    const int64_t length = token_ids.size(0);
+  const at::Tensor& embedding() const override { return embedding_; }
+
+  PromptState Begin(const at::Tensor& embeddings) const override {
+    const int64_t length = embeddings.size(0);
     PromptState state;
-    state.hidden = at::embedding(embedding_, token_ids);
+    state.hidden = embeddings;
     if (config_.embedding_scale != 1) {
       state.hidden.mul_(at::scalar_tensor(config_.embedding_scale, state.hidden.options()));
     }

@@ -101,10 +101,15 @@ absl::StatusOr<std::unique_ptr<SequenceModel>> MakeGatedDecoder(const std::strin
                                                                 TensorSource& tensors,
                                                                 const std::string& device);
 
+// The common scheme, the embedding of pad_token_id 0, and an output head of its own.
+absl::StatusOr<InitialWeights> GatedInitialWeights(const ConfigReader& config);
+
 // The architecture whose configs `Read` reads. Its checkpoints may carry the prefix "model." and,
 // when they are old, the rotary frequencies.
 template <absl::StatusOr<GatedDecoderConfig> (*Read)(const ConfigReader&)>
-Architecture GatedArchitecture(std::string model_type, nlohmann::json (*tiny_config)()) {
+Architecture GatedArchitecture(std::string model_type, nlohmann::json (*tiny_config)(),
+                               absl::StatusOr<InitialWeights> (*initial_weights)(
+                                   const ConfigReader& config) = GatedInitialWeights) {
   const auto create =
       [](const ConfigReader& config, TensorSource& tensors,
          const std::string& device) -> absl::StatusOr<std::unique_ptr<SequenceModel>> {
@@ -116,6 +121,7 @@ Architecture GatedArchitecture(std::string model_type, nlohmann::json (*tiny_con
           .base_prefixes = {"model."},
           .ignored_suffixes = {".rotary_emb.inv_freq"},
           .create = create,
+          .initial_weights = initial_weights,
           .tiny_config = tiny_config};
 }
 

@@ -64,6 +64,10 @@ absl::StatusOr<GatedDecoderConfig> ReadGatedDecoder(const ConfigReader& config,
   return decoder;
 }
 
+absl::StatusOr<InitialWeights> GatedInitialWeights(const ConfigReader& config) {
+  return ReadInitialWeights(config, {.padded_embedding = "embed_tokens"});
+}
+
 absl::Status CheckExperts(const ExpertsConfig& experts) {
   if (experts.chosen <= experts.count) return absl::OkStatus();
   return ConfigContradiction(fmt::format("num_experts_per_tok is {}, but there are {} experts",

@@ -1,8 +1,10 @@
 #include "server/models/gemma.h"
 
 #include <cmath>
+
 #include "server/base/status_macros.h"
 #include "server/models/gated_decoder.h"
+#include "server/models/gemma_family.h"
 
 namespace ess::models {
 namespace {
@@ -39,6 +41,8 @@ nlohmann::json TinyGemmaConfig() {
 
 }  // namespace
 
-Architecture GemmaArchitecture() { return GatedArchitecture<ReadGemma>("gemma", TinyGemmaConfig); }
+Architecture GemmaArchitecture() {
+  return GatedArchitecture<ReadGemma>("gemma", TinyGemmaConfig, GemmaInitialWeights);
+}
 
 }  // namespace ess::models

@@ -51,7 +51,7 @@ nlohmann::json TinyGemma2Config() {
 }  // namespace
 
 Architecture Gemma2Architecture() {
-  return GatedArchitecture<ReadGemma2>("gemma2", TinyGemma2Config);
+  return GatedArchitecture<ReadGemma2>("gemma2", TinyGemma2Config, GemmaInitialWeights);
 }
 
 }  // namespace ess::models

@@ -51,7 +51,7 @@ nlohmann::json TinyGemma3Config() {
 }  // namespace
 
 Architecture Gemma3Architecture() {
-  return GatedArchitecture<ReadGemma3>("gemma3_text", TinyGemma3Config);
+  return GatedArchitecture<ReadGemma3>("gemma3_text", TinyGemma3Config, GemmaInitialWeights);
 }
 
 }  // namespace ess::models

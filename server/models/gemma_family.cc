@@ -37,4 +37,10 @@ absl::StatusOr<GatedDecoderConfig> ReadGemmaFamily(const ConfigReader& config,
   return gemma;
 }
 
+absl::StatusOr<InitialWeights> GemmaInitialWeights(const ConfigReader& config) {
+  return ReadInitialWeights(
+      config,
+      {.tied_head = true, .norm_weight = 0, .padded_embedding = "embed_tokens", .padding = 0});
+}
+
 }  // namespace ess::models

@@ -18,4 +18,7 @@ absl::StatusOr<GatedDecoderConfig> ReadGemmaFamily(const ConfigReader& config,
                                                    const GatedDecoderDefaults& defaults,
                                                    const SoftCaps& soft_caps);
 
+// Of Gemma 1 too: norms start at 0, since 1 is added to them.
+absl::StatusOr<InitialWeights> GemmaInitialWeights(const ConfigReader& config);
+
 }  // namespace ess::models

@@ -104,6 +104,16 @@ absl::StatusOr<std::unique_ptr<SequenceModel>> CreateGpt2(const ConfigReader& co
   return MakeLayerNormDecoder("gpt2", gpt2.decoder, std::move(weights), tensors, device);
 }
 
+// What goes into the residual stream starts smaller the more layers add to it: Radford et al. 2019.
+absl::StatusOr<InitialWeights> Gpt2InitialWeights(const ConfigReader& config) {
+  ESS_ASSIGN_OR_RETURN(InitialWeights weights, ReadInitialWeights(config, {.tied_head = true}));
+  ESS_ASSIGN_OR_RETURN(const int64_t layers, config.Size("n_layer", "num_hidden_layers", 12));
+  const double scale = 1 / std::sqrt(2 * static_cast<double>(layers));
+  weights.rules.push_back(
+      {.names = "*.c_proj.weight", .distribution = Normal(weights.standard_deviation * scale)});
+  return weights;
+}
+
 nlohmann::json TinyGpt2Config() {
   return {{"model_type", "gpt2"}, {"vocab_size", 31},
           {"n_embd", 16},         {"n_layer", 3},
@@ -118,6 +128,7 @@ Architecture Gpt2Architecture() {
           .base_prefixes = {"transformer."},
           .ignored_suffixes = {".attn.bias", ".attn.masked_bias"},
           .create = CreateGpt2,
+          .initial_weights = Gpt2InitialWeights,
           .tiny_config = TinyGpt2Config};
 }
 

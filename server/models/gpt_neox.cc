@@ -96,6 +96,10 @@ Architecture GptNeoxArchitecture() {
           .base_prefixes = {"gpt_neox."},
           .ignored_suffixes = {".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"},
           .create = CreateGptNeox,
+          .initial_weights =
+              [](const ConfigReader& config) {
+                return ReadInitialWeights(config, {.head = "embed_out"});
+              },
           .tiny_config = TinyGptNeoxConfig};
 }
 

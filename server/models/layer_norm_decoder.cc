@@ -21,10 +21,12 @@ class LayerNormDecoder final : public Decoder {
   LayerNormDecoder(LayerNormDecoderConfig config, LayerNormDecoderWeights weights)
       : config_(std::move(config)), weights_(std::move(weights)) {}
 
-  PromptState Embed(const at::Tensor& token_ids) const override {
-    const int64_t length = token_ids.size(0);
+  const at::Tensor& embedding() const override { return weights_.embedding; }
+
+  PromptState Begin(const at::Tensor& embeddings) const override {
+    const int64_t length = embeddings.size(0);
     PromptState state;
-    state.hidden = at::embedding(weights_.embedding, token_ids);
+    state.hidden = embeddings;
     if (weights_.position_embedding.defined()) {
       state.hidden.add_(weights_.position_embedding.narrow(0, 0, length));
     }
@@ -75,7 +77,8 @@ class LayerNormDecoder final : public Decoder {
                               .values = heads(layer.value).transpose(0, 1),
                               .scale = config_.attention_scales[static_cast<size_t>(layer_index)]};
     if (config_.alibi) {
-      inputs.key_bias = AlibiBias(config_.head_count, x.size(0), x).mul_(inputs.scale);
+      const at::Tensor like = at::empty({0}, x.options().dtype(at::kFloat));
+      inputs.key_bias = AlibiBias(config_.head_count, x.size(0), like).mul_(inputs.scale);
     }
     return CausalAttention(inputs, /*mixer=*/layer_index, pass);
   }

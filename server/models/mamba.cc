@@ -111,8 +111,8 @@ class SelectiveScanMixer final : public MambaMixer {
     return {.x = x,
             .delta = at::softplus(time_step),
             .A = A_,
-            .B = part(rank, states),
-            .C = part(rank + states, states)};
+            .B = part(rank, states).to(at::kFloat),
+            .C = part(rank + states, states).to(at::kFloat)};
   }
 
   MambaConfig config_;
@@ -154,6 +154,19 @@ absl::StatusOr<std::unique_ptr<SequenceModel>> CreateFalconMamba(const ConfigRea
   return MakeMamba("falcon_mamba", mamba, tensors, device);
 }
 
+absl::StatusOr<InitialWeights> MambaInitialWeights(const ConfigReader& config) {
+  ESS_ASSIGN_OR_RETURN(InitialWeights weights, ReadMambaInitialWeights(config, /*tied_head=*/true));
+  ESS_ASSIGN_OR_RETURN(const double scale, config.Number("time_step_scale", 1, -1e9, 1e9));
+  ESS_ASSIGN_OR_RETURN(const std::string scheme,
+                       config.Choice("time_step_init_scheme", "random", {"constant", "random"}));
+  weights.rules.push_back(
+      {.names = "*.dt_proj.weight",
+       .distribution = scheme == "random" ? UniformByInputs(scale) : ConstantByInputs(scale)});
+  ESS_ASSIGN_OR_RETURN(Distribution time_steps, ReadInitialTimeSteps(config));
+  weights.rules.push_back({.names = "*.dt_proj.bias", .distribution = std::move(time_steps)});
+  return weights;
+}
+
 nlohmann::json TinyConfig(const char* model_type) {
   return {{"model_type", model_type}, {"vocab_size", 31}, {"hidden_size", 8}, {"state_size", 4},
           {"num_hidden_layers", 3},   {"expand", 2},      {"conv_kernel", 3}, {"use_bias", true}};
@@ -169,6 +182,7 @@ Architecture MambaArchitecture() {
           .base_prefixes = {"backbone."},
           .ignored_suffixes = {},
           .create = CreateMamba,
+          .initial_weights = MambaInitialWeights,
           .tiny_config = TinyMambaConfig};
 }
 
@@ -177,6 +191,7 @@ Architecture FalconMambaArchitecture() {
           .base_prefixes = {"backbone."},
           .ignored_suffixes = {},
           .create = CreateFalconMamba,
+          .initial_weights = MambaInitialWeights,
           .tiny_config = TinyFalconMambaConfig};
 }
 

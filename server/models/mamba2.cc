@@ -116,7 +116,9 @@ class HeadScanMixer final : public MambaMixer {
     const int64_t width = config_.sizes.intermediate_size;
     const int64_t shared = config_.group_count * config_.sizes.state_size;
     const auto groups = [&](int64_t first) {
-      return convolved.narrow(1, first, shared).reshape({length, config_.group_count, -1});
+      return convolved.narrow(1, first, shared)
+          .reshape({length, config_.group_count, -1})
+          .to(at::kFloat);
     };
     const auto& [low, high] = config_.time_step_limit;
     return {.x = convolved.narrow(1, 0, width).reshape({length, config_.head_count, -1}),
@@ -180,6 +182,14 @@ absl::StatusOr<std::unique_ptr<SequenceModel>> CreateMamba2(const ConfigReader& 
       [&](const std::string& prefix) { return HeadScanMixer::Take(tensors, mamba, prefix); });
 }
 
+absl::StatusOr<InitialWeights> Mamba2InitialWeights(const ConfigReader& config) {
+  ESS_ASSIGN_OR_RETURN(InitialWeights weights,
+                       ReadMambaInitialWeights(config, /*tied_head=*/false));
+  ESS_ASSIGN_OR_RETURN(Distribution time_steps, ReadInitialTimeSteps(config));
+  weights.rules.push_back({.names = "*.dt_bias", .distribution = std::move(time_steps)});
+  return weights;
+}
+
 // Four heads in two groups.
 nlohmann::json TinyMamba2Config() {
   return {{"model_type", "mamba2"}, {"vocab_size", 31}, {"hidden_size", 8}, {"state_size", 4},
@@ -194,6 +204,7 @@ Architecture Mamba2Architecture() {
           .base_prefixes = {"backbone."},
           .ignored_suffixes = {},
           .create = CreateMamba2,
+          .initial_weights = Mamba2InitialWeights,
           .tiny_config = TinyMamba2Config};
 }
 

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <cmath>
+
 #include "fmt/format.h"
 #include "server/base/status_macros.h"
 #include "server/models/decoder_model.h"
@@ -25,10 +27,12 @@ class MambaDecoder final : public Decoder {
         norm_(std::move(norm)),
         head_(std::move(head)) {}
 
+  const at::Tensor& embedding() const override { return embedding_; }
+
   // The residual stream stays in float32, whatever the weights' dtype.
-  PromptState Embed(const at::Tensor& token_ids) const override {
+  PromptState Begin(const at::Tensor& embeddings) const override {
     PromptState state;
-    state.hidden = at::embedding(embedding_, token_ids).to(at::kFloat);
+    state.hidden = embeddings.to(at::kFloat);
     return state;
   }
 
@@ -73,6 +77,26 @@ absl::StatusOr<MambaSizes> ReadMambaSizes(const ConfigReader& config,
   ESS_ASSIGN_OR_RETURN(sizes.projection_bias, config.Bool("use_bias", false));
   ESS_ASSIGN_OR_RETURN(sizes.convolution_bias, config.Bool("use_conv_bias", true));
   return sizes;
+}
+
+absl::StatusOr<InitialWeights> ReadMambaInitialWeights(const ConfigReader& config, bool tied_head) {
+  ESS_ASSIGN_OR_RETURN(const int64_t layers, config.Size("num_hidden_layers", 64));
+  ESS_ASSIGN_OR_RETURN(const bool rescale, config.Bool("rescale_prenorm_residual", false));
+  const double residual_scale = rescale ? 1 / std::sqrt(static_cast<double>(layers)) : 1;
+  return ReadInitialWeights(
+      config, {.standard_deviation = 0.1, .tied_head = tied_head},
+      {{.names = "*.A_log", .distribution = LogOfCount()},
+       {.names = "*.D", .distribution = Constant(1)},
+       {.names = "*.conv1d.weight", .distribution = UniformByInputs(1)},
+       {.names = "*.out_proj.weight", .distribution = UniformByInputs(residual_scale)}});
+}
+
+absl::StatusOr<Distribution> ReadInitialTimeSteps(const ConfigReader& config) {
+  constexpr double kLeast = 1e-30, kMost = 1e30;
+  ESS_ASSIGN_OR_RETURN(const double low, config.Number("time_step_min", 1e-3, kLeast, kMost));
+  ESS_ASSIGN_OR_RETURN(const double high, config.Number("time_step_max", 1e-1, kLeast, kMost));
+  ESS_ASSIGN_OR_RETURN(const double floor, config.Number("time_step_floor", 1e-4, kLeast, kMost));
+  return SoftplusInverseOfLogUniform(low, high, floor);
 }
 
 absl::StatusOr<std::unique_ptr<SequenceModel>> MakeMambaDecoder(

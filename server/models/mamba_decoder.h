@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "server/models/config_reader.h"
 #include "server/models/forward_pass.h"
+#include "server/models/initial_weights.h"
 #include "server/models/sequence_model.h"
 #include "server/models/tensor_source.h"
 
@@ -35,6 +36,14 @@ struct MambaDefaults {
 // Errors: those of ConfigReader.
 absl::StatusOr<MambaSizes> ReadMambaSizes(const ConfigReader& config,
                                           const MambaDefaults& defaults);
+
+// What the mixers of both start from, all but the projections of the time steps. `tied_head`: of
+// configs that are silent. Errors: those of ConfigReader.
+absl::StatusOr<InitialWeights> ReadMambaInitialWeights(const ConfigReader& config, bool tied_head);
+
+// The bias before the softplus of the time steps, by time_step_min, time_step_max and
+// time_step_floor. Errors: those of ConfigReader.
+absl::StatusOr<Distribution> ReadInitialTimeSteps(const ConfigReader& config);
 
 // One layer's mixer. Immutable.
 class MambaMixer {

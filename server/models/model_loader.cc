@@ -10,6 +10,7 @@
 #include "server/base/torch_status.h"
 #include "server/checkpoint/weight_map.h"
 #include "server/models/architectures.h"
+#include "server/models/random_weights.h"
 #include "server/models/sequence_model.h"
 #include "server/tokenization/tokenizer.h"
 
@@ -55,6 +56,11 @@ absl::StatusOr<std::unique_ptr<SequenceModel>> LoadModel(const std::filesystem::
   ESS_ASSIGN_OR_RETURN(const nlohmann::json json, ReadConfig(folder));
   const ConfigReader config(json);
   ESS_ASSIGN_OR_RETURN(const Architecture* const architecture, ChooseArchitecture(config));
+  if (options.random_init_seed) {
+    ESS_ASSIGN_OR_RETURN(InitialWeights initial, architecture->initial_weights(config));
+    RandomWeights tensors(std::move(initial), *options.random_init_seed, options.device);
+    return architecture->create(config, tensors, options.device);
+  }
   if (config.Has("quantization_config")) {
     return config.Unsupported("quantization_config", "none");
   }

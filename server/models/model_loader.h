@@ -1,8 +1,10 @@
 // A folder in Hugging Face layout -> a model ready to run.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +21,8 @@ class SequenceModel;
 struct LoadOptions {
   std::string device = "cpu";  // A c10::Device string.
   bool as_stored = false;      // Keep the checkpoint's dtype; otherwise float32.
+  // Draw the weights by the architecture's initialisation; a checkpoint is not looked at.
+  std::optional<uint64_t> random_init_seed;
 };
 
 struct LoadedModel {
@@ -32,9 +36,9 @@ struct LoadedModel {
   std::unique_ptr<tokenization::Tokenizer> tokenizer;
 };
 
-// Reads config.json, the weights and the tokenizer. Messages name files relative to the folder,
-// tensors, what was found and what was expected.
-// Errors: kFailedPrecondition  unsupported model_type, option or config value.
+// Reads config.json, reads or draws the weights, and reads the tokenizer. Messages name files
+// relative to the folder, tensors, what was found and what was expected. Errors:
+// kFailedPrecondition  unsupported model_type, option or config value.
 //         kDataLoss            contents that break the format, contradict the config, or are
 //         missing. kResourceExhausted   not enough memory.
 // Cost: reads the weights once; peak memory is the weights plus one tensor.

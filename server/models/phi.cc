@@ -107,6 +107,10 @@ Architecture PhiArchitecture() {
           .base_prefixes = {"model."},
           .ignored_suffixes = {".rotary_emb.inv_freq"},
           .create = CreatePhi,
+          .initial_weights =
+              [](const ConfigReader& config) {
+                return ReadInitialWeights(config, {.padded_embedding = "embed_tokens"});
+              },
           .tiny_config = TinyPhiConfig};
 }
 

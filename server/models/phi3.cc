@@ -25,6 +25,10 @@ absl::StatusOr<GatedDecoderConfig> ReadPhi3(const ConfigReader& config) {
   return phi;
 }
 
+absl::StatusOr<InitialWeights> Phi3InitialWeights(const ConfigReader& config) {
+  return ReadInitialWeights(config, {.padded_embedding = "embed_tokens", .padding = 32000});
+}
+
 // A window, and half of each head rotates.
 nlohmann::json TinyPhi3Config() {
   return {{"model_type", "phi3"},         {"vocab_size", 31},       {"hidden_size", 16},
@@ -35,6 +39,8 @@ nlohmann::json TinyPhi3Config() {
 
 }  // namespace
 
-Architecture Phi3Architecture() { return GatedArchitecture<ReadPhi3>("phi3", TinyPhi3Config); }
+Architecture Phi3Architecture() {
+  return GatedArchitecture<ReadPhi3>("phi3", TinyPhi3Config, Phi3InitialWeights);
+}
 
 }  // namespace ess::models

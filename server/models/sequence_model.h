@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "server/base/cancellation.h"
+#include "server/models/gaussian_prompts.h"
 #include "server/operators/operator_sink.h"
 #include "server/operators/state_size.h"
 
@@ -64,6 +65,12 @@ class SequenceModel {
   virtual absl::Status Forward(PromptBatch prompts, operators::OperatorSink& sink,
                                const CancellationToken& cancellation,
                                std::vector<at::Tensor>* logits) const = 0;
+
+  // The same with embeddings that are drawn, in place of those of tokens.
+  virtual absl::Status ForwardGaussian(const GaussianPrompts& prompts,
+                                       operators::OperatorSink& sink,
+                                       const CancellationToken& cancellation,
+                                       std::vector<at::Tensor>* logits) const = 0;
 };
 
 }  // namespace ess::models

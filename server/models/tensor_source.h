@@ -1,4 +1,4 @@
-// Where a model takes its weights from: a checkpoint, or random numbers of the shapes it asks for.
+// Where a model takes its weights from: a checkpoint, or the initialisation of its architecture.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -22,8 +22,8 @@ EssCollector::EssCollector(const ProfileJob& job, const ProfilePlan& plan,
       layer_of_mixer_(model.mixers.size(), -1) {
   for (size_t l = 0; l < plan.layers.size(); ++l) {
     layer_of_mixer_[plan.layers[l].mixer] = static_cast<int64_t>(l);
-    records_.push_back(LayerRecord::Empty(job.measures.size(),
-                                          plan.token_ids.size() * plan.layers[l].heads.size()));
+    records_.push_back(
+        LayerRecord::Empty(job.measures.size(), plan.lengths.size() * plan.layers[l].heads.size()));
   }
 }
 

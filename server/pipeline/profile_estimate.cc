@@ -50,8 +50,8 @@ double ForwardFlops(const ProfilePlan& plan, const models::ModelDescription& mod
   const double embedding = static_cast<double>(model.vocabulary_size * model.hidden_size);
   const double weights = std::max(static_cast<double>(model.parameters) - embedding, 0.0);
   double per_prompt = 0;
-  for (const auto& ids : plan.token_ids) {
-    const double length = static_cast<double>(ids.size());
+  for (const int64_t positions : plan.lengths) {
+    const double length = static_cast<double>(positions);
     per_prompt += 2 * weights * length + 4 * length * length *
                                              static_cast<double>(model.hidden_size) *
                                              static_cast<double>(model.mixers.size());
@@ -76,10 +76,10 @@ ProfileEstimate EstimateProfile(const ProfileJob& job, const ProfilePlan& plan,
     most_heads = std::max(most_heads, kind.most_heads);
     const double rounds = std::ceil(static_cast<double>(kind.most_heads) / threads);
     const double busy = static_cast<double>(kind.most_heads) / rounds;
-    for (size_t p = 0; p < plan.token_ids.size(); ++p) {
+    for (size_t p = 0; p < plan.lengths.size(); ++p) {
       const OperatorShape shape{.class_name = kind.operator_class,
                                 .head_count = kind.most_heads,
-                                .length = std::ssize(plan.token_ids[p]),
+                                .length = plan.lengths[p],
                                 .state_size = kind.state_size};
       const EssEstimate head = EstimateEss(shape, plan.positions[p], job.measures, job.options);
       ess_flops += head.flops * static_cast<double>(kind.heads) / busy;

@@ -3,12 +3,15 @@
 
 #include <cstdint>
 #include <map>
+#include <numeric>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "server/ess/ess_engine.h"
 #include "server/ess/measure.h"
+#include "server/models/gaussian_prompts.h"
 #include "server/models/sequence_model.h"
 #include "server/pipeline/layer_record.h"
 #include "server/pipeline/reduction.h"
@@ -30,7 +33,9 @@ struct ProfileJob {
   std::string request_id;
   std::string model;
   std::vector<PromptInput> prompts;  // At least one.
-  std::vector<Measure> measures;     // At least one, valid, none twice.
+  // What the prompts hold instead of their contents, which are then empty; one for each.
+  std::optional<models::GaussianPrompts> gaussian;
+  std::vector<Measure> measures;  // At least one, valid, none twice.
   EssOptions options;
   Reduction reduction = Reduction::kNone;
   LayerSelection layers;
@@ -47,16 +52,14 @@ struct PlannedLayer {
 
 // What will be computed, known before the forward pass.
 struct ProfilePlan {
-  std::vector<std::vector<int64_t>> token_ids;  // [prompts][L]
+  std::vector<std::vector<int64_t>> token_ids;  // [prompts][L]; [prompts][0] of Gaussian ones.
+  std::vector<int64_t> lengths;                 // [prompts]
   std::vector<PlannedLayer> layers;             // In the order of computation.
   std::vector<std::vector<int64_t>> positions;  // [prompts][selected]
   std::vector<int64_t> all_positions;           // Selected, of the longest prompt.
 
-  int64_t TokenCount() const {
-    int64_t count = 0;
-    for (const auto& ids : token_ids) count += static_cast<int64_t>(ids.size());
-    return count;
-  }
+  // Positions of all prompts.
+  int64_t TokenCount() const { return std::accumulate(lengths.begin(), lengths.end(), int64_t{0}); }
 };
 
 // ESS of some heads of one layer and prompt; ordinals refer to the plan. Once reduced, the values

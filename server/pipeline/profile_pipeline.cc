@@ -14,6 +14,7 @@ namespace {
 absl::StatusOr<std::vector<std::vector<int64_t>>> Tokenize(const ProfileJob& job,
                                                            const residency::ModelLease& lease) {
   std::vector<std::vector<int64_t>> token_ids;
+  if (job.gaussian) return std::vector<std::vector<int64_t>>(job.prompts.size());
   for (const PromptInput& prompt : job.prompts) {
     if (const auto* ids = std::get_if<std::vector<int64_t>>(&prompt.content)) {
       token_ids.push_back(*ids);
@@ -77,15 +78,18 @@ absl::Status ProfilePipeline::Run(const ProfileJob& job, const CancellationToken
   const absl::Time start = absl::Now();
 
   const double token_count = static_cast<double>(plan.TokenCount());
-  metrics_.batch_sequences.Observe({job.model}, static_cast<double>(plan.token_ids.size()));
+  metrics_.batch_sequences.Observe({job.model}, static_cast<double>(plan.lengths.size()));
   metrics_.batch_tokens.Observe({job.model}, token_count);
   metrics_.tokens.Increment({job.model}, token_count);
 
   Utilization utilization(job, plan, model, options_.metrics_measure);
   StageTimes inside;  // "ess" and "send", which happen during the forward pass.
   EssCollector collector(job, plan, model, engine_, cancellation, receiver, inside, utilization);
+  const models::SequenceModel& runner = prepared.lease.model();
   const absl::Status forward =
-      prepared.lease.model().Forward(plan.token_ids, collector, cancellation, /*logits=*/nullptr);
+      job.gaussian
+          ? runner.ForwardGaussian(*job.gaussian, collector, cancellation, /*logits=*/nullptr)
+          : runner.Forward(plan.token_ids, collector, cancellation, /*logits=*/nullptr);
   absl::Duration forward_time = absl::Now() - start;
   for (const auto& [stage, seconds] : inside.seconds()) {
     stages.Add(stage, absl::Seconds(seconds));
@@ -100,7 +104,7 @@ absl::Status ProfilePipeline::Run(const ProfileJob& job, const CancellationToken
   for (const auto& positions : plan.positions) {
     position_count += static_cast<double>(positions.size());
   }
-  metrics_.profiled_sequences.Increment({job.model}, static_cast<double>(plan.token_ids.size()));
+  metrics_.profiled_sequences.Increment({job.model}, static_cast<double>(plan.lengths.size()));
   metrics_.profiled_positions.Increment({job.model}, position_count);
   return receiver.OnSummary({.layers = collector.records(),
                              .stage_seconds = stages.seconds(),

@@ -11,9 +11,8 @@
 namespace ess {
 namespace {
 
-absl::Status CheckTokens(const std::vector<int64_t>& ids, const std::string& prompt_id,
+absl::Status CheckLength(int64_t length, const std::string& prompt_id,
                          const models::ModelDescription& model, const ProfileLimits& limits) {
-  const int64_t length = static_cast<int64_t>(ids.size());
   if (length == 0) {
     return absl::InvalidArgumentError(
         fmt::format("prompts: prompt '{}' has no tokens; at least 1 is needed", prompt_id));
@@ -28,6 +27,11 @@ absl::Status CheckTokens(const std::vector<int64_t>& ids, const std::string& pro
         fmt::format("prompts: prompt '{}' has {} tokens; the model's limit is {} (max_positions)",
                     prompt_id, length, model.max_positions));
   }
+  return absl::OkStatus();
+}
+
+absl::Status CheckTokens(const std::vector<int64_t>& ids, const std::string& prompt_id,
+                         const models::ModelDescription& model) {
   const auto outside = std::find_if(ids.begin(), ids.end(), [&model](int64_t id) {
     return id < 0 || id >= model.vocabulary_size;
   });
@@ -118,8 +122,11 @@ absl::StatusOr<ProfilePlan> MakeProfilePlan(const ProfileJob& job,
   ProfilePlan plan;
   int64_t longest = 0;
   for (size_t p = 0; p < token_ids.size(); ++p) {
-    ESS_RETURN_IF_ERROR(CheckTokens(token_ids[p], job.prompts[p].id, model, limits));
-    longest = std::max(longest, static_cast<int64_t>(token_ids[p].size()));
+    const int64_t length = job.gaussian ? job.gaussian->length : std::ssize(token_ids[p]);
+    ESS_RETURN_IF_ERROR(CheckLength(length, job.prompts[p].id, model, limits));
+    ESS_RETURN_IF_ERROR(CheckTokens(token_ids[p], job.prompts[p].id, model));
+    plan.lengths.push_back(length);
+    longest = std::max(longest, length);
   }
   ESS_ASSIGN_OR_RETURN(const std::vector<int64_t> mixers, SelectLayers(job.layers, model.mixers));
 
@@ -136,8 +143,7 @@ absl::StatusOr<ProfilePlan> MakeProfilePlan(const ProfileJob& job,
   ESS_RETURN_IF_ERROR(CheckMeasures(job.measures, plan.layers, model));
   plan.all_positions = SelectedIndices(job.positions, longest);
   double reference_work = 0;
-  for (const std::vector<int64_t>& ids : token_ids) {
-    const int64_t length = static_cast<int64_t>(ids.size());
+  for (const int64_t length : plan.lengths) {
     plan.positions.push_back(Below(plan.all_positions, length));
     for (const PlannedLayer& layer : plan.layers) {
       const models::Mixer& mixer = model.mixers[layer.mixer];

@@ -12,7 +12,7 @@ struct ProfileLimits {
   int64_t max_result_bytes = int64_t{16} << 30;
 };
 
-// `token_ids`: one list per prompt of the job.
+// `token_ids`: one list per prompt of the job; empty ones of a Gaussian job.
 // Errors: kInvalidArgument  names field, value and limit: no tokens, a token id outside the
 //         vocabulary, a prompt longer than the model's or the server's limit, a selection that
 //         exists nowhere, kCausal of an operator that is no recurrence, more reference work or a

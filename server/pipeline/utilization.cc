@@ -12,7 +12,7 @@ Utilization::Utilization(const ProfileJob& job, const ProfilePlan& plan,
                          const models::ModelDescription& model, const Measure& measure)
     : plan_(plan),
       model_(model),
-      sums_(plan.layers.size(), std::vector<Sums>(plan.token_ids.size())) {
+      sums_(plan.layers.size(), std::vector<Sums>(plan.lengths.size())) {
   const auto found = std::find(job.measures.begin(), job.measures.end(), measure);
   if (found != job.measures.end() && !job.options.horizon) measure_ = found - job.measures.begin();
 }

@@ -94,6 +94,12 @@ absl::Status ModelCatalogue::Add(const CatalogueEntry& entry) {
       fmt::format("options.alias: another model has the name '{}'", entry.name));
 }
 
+void ModelCatalogue::SetOptions(const std::string& name, const ModelOptions& options) {
+  absl::MutexLock lock(&mutex_);
+  const auto found = configured_.find(name);
+  if (found != configured_.end()) found->second.options = options;
+}
+
 std::optional<CatalogueEntry> ModelCatalogue::FindFolder(const std::string& name) const {
   if (root_.empty() || !IsModelName(name) || !IsModelFolder(root_ / name)) return std::nullopt;
   return CatalogueEntry{.name = name, .folder = root_ / name, .options = {}};

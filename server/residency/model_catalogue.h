@@ -49,6 +49,9 @@ class ModelCatalogue {
   //         '.'.
   absl::Status Add(const CatalogueEntry& entry);
 
+  // What the model that was added under this name is loaded with from now on.
+  void SetOptions(const std::string& name, const ModelOptions& options);
+
  private:
   std::optional<CatalogueEntry> FindFolder(const std::string& name) const;
 

@@ -18,12 +18,6 @@ namespace {
 constexpr ModelState kAllStates[] = {ModelState::kCold, ModelState::kLoading, ModelState::kReady,
                                      ModelState::kUnloading, ModelState::kFailed};
 
-absl::Status CheckOptions(const ModelOptions& options) {
-  if (!options.random_init_seed) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      "options.random_init: this server cannot initialise models; serve a checkpoint");
-}
-
 }  // namespace
 
 const char* ModelStateName(ModelState state) {
@@ -67,7 +61,6 @@ absl::StatusOr<ModelLease> ModelResidency::Acquire(const std::string& name,
   Slot& slot = SlotOf(name);
   ESS_RETURN_IF_ERROR(AwaitSettled(slot, cancellation));
   if (slot.state == ModelState::kCold) {
-    ESS_RETURN_IF_ERROR(CheckOptions(entry.options));
     LoadSlot(entry, entry.options, slot).IgnoreError();
   }
   if (slot.state == ModelState::kFailed) {
@@ -84,7 +77,6 @@ absl::StatusOr<ModelStatus> ModelResidency::Load(const std::string& name, const 
                                                  const CancellationToken& cancellation) {
   ESS_ASSIGN_OR_RETURN(CatalogueEntry entry, catalogue_.Find(name));
   if (options != nullptr) entry.options = *options;
-  ESS_RETURN_IF_ERROR(CheckOptions(entry.options));
   if (!alias.empty() && alias != name) {
     entry.name = alias;
     ESS_RETURN_IF_ERROR(catalogue_.Add(entry));
@@ -95,6 +87,8 @@ absl::StatusOr<ModelStatus> ModelResidency::Load(const std::string& name, const 
     ESS_RETURN_IF_ERROR(AwaitSettled(slot, cancellation));
     if (slot.state != ModelState::kReady) {
       ESS_RETURN_IF_ERROR(LoadSlot(entry, entry.options, slot));
+      if (entry.name != name && options != nullptr)
+        catalogue_.SetOptions(entry.name, entry.options);
     } else if (options != nullptr && slot.options != *options) {
       return absl::AlreadyExistsError(fmt::format(
           "options: model '{}' is loaded with other options; unload it first", entry.name));
@@ -180,7 +174,8 @@ absl::Status ModelResidency::LoadSlot(const CatalogueEntry& entry, const ModelOp
   SetState(entry.name, slot, ModelState::kLoading);
   const models::LoadOptions load_options{
       .device = options.device.empty() ? options_.device : options.device,
-      .as_stored = options.as_stored};
+      .as_stored = options.as_stored,
+      .random_init_seed = options.random_init_seed};
   mutex_.Unlock();
   const absl::Time start = absl::Now();
   absl::StatusOr<ResidentModel> resident = absl::UnknownError("not loaded");
@@ -246,8 +241,9 @@ ModelStatus ModelResidency::StatusOf(const CatalogueEntry& entry) const {
 
 absl::StatusOr<ResidentModel> LoadResidentModel(const std::filesystem::path& folder,
                                                 const models::LoadOptions& options) {
-  auto digest =
-      std::async(std::launch::async, [&folder] { return checkpoint::WeightDigest(folder); });
+  auto digest = std::async(std::launch::async, [&folder, seed = options.random_init_seed] {
+    return seed ? checkpoint::InitialWeightDigest(folder, *seed) : checkpoint::WeightDigest(folder);
+  });
   absl::StatusOr<models::LoadedModel> loaded = models::LoadModelFolder(folder, options);
   absl::StatusOr<std::string> weight_digest = digest.get();
   ESS_RETURN_IF_ERROR(loaded.status());

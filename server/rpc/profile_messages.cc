@@ -90,12 +90,13 @@ absl::Status WriteTokens(const ProfileJob& job, const ProfilePlan& plan,
                          const std::vector<std::vector<std::string>>& texts, MessageWriter write) {
   for (size_t p = 0; p < plan.token_ids.size(); ++p) {
     const std::vector<int64_t>& ids = plan.token_ids[p];
-    for (size_t begin = 0; begin < ids.size();) {
+    size_t begin = 0;
+    do {  // One message where there are no ids.
       v1::ProfileResponse message;
       v1::PromptTokens* tokens = message.mutable_tokens();
       tokens->set_prompt(static_cast<int32_t>(p));
       tokens->set_id(job.prompts[p].id);
-      tokens->set_length(static_cast<int64_t>(ids.size()));
+      tokens->set_length(plan.lengths[p]);
       tokens->set_first_token(static_cast<int64_t>(begin));
       for (size_t bytes = 0; begin < ids.size() && bytes < kPayloadBytes; ++begin) {
         tokens->add_token_ids(ids[begin]);
@@ -105,7 +106,7 @@ absl::Status WriteTokens(const ProfileJob& job, const ProfilePlan& plan,
         bytes += texts[p][begin].size();
       }
       ESS_RETURN_IF_ERROR(write(std::move(message)));
-    }
+    } while (begin < ids.size());
   }
   return absl::OkStatus();
 }

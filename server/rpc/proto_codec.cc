@@ -12,16 +12,40 @@ namespace {
 
 constexpr size_t kMaxPromptIdBytes = 256;
 
+absl::Status CheckPromptCount(const char* field, int64_t count, const RequestLimits& limits) {
+  if (count <= limits.max_prompts) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("{}: {} prompts in one request; the limit is {} (max_prompts)", field, count,
+                  limits.max_prompts));
+}
+
+absl::StatusOr<models::GaussianPrompts> DecodeGaussian(const v1::ProfileRequest& request,
+                                                       const RequestLimits& limits) {
+  if (!request.prompts().empty()) {
+    return absl::InvalidArgumentError(
+        "gaussian: the request has prompts too; give prompts or gaussian, not both");
+  }
+  const v1::GaussianInput& gaussian = request.gaussian();
+  if (gaussian.count() < 1) {
+    return absl::InvalidArgumentError(
+        fmt::format("gaussian.count: {}; at least 1 prompt is needed", gaussian.count()));
+  }
+  ESS_RETURN_IF_ERROR(CheckPromptCount("gaussian.count", gaussian.count(), limits));
+  if (gaussian.length() < 1) {
+    return absl::InvalidArgumentError(
+        fmt::format("gaussian.length: {}; at least 1 position is needed", gaussian.length()));
+  }
+  return models::GaussianPrompts{
+      .count = gaussian.count(), .length = gaussian.length(), .seed = gaussian.seed()};
+}
+
 absl::StatusOr<std::vector<PromptInput>> DecodePrompts(const v1::ProfileRequest& request,
                                                        const RequestLimits& limits) {
   if (request.prompts().empty()) {
-    return absl::InvalidArgumentError("prompts: the list is empty; at least 1 prompt is needed");
-  }
-  if (request.prompts_size() > limits.max_prompts) {
     return absl::InvalidArgumentError(
-        fmt::format("prompts: {} prompts in one request; the limit is {} (max_prompts)",
-                    request.prompts_size(), limits.max_prompts));
+        "prompts: the list is empty; at least 1 prompt is needed, or gaussian instead");
   }
+  ESS_RETURN_IF_ERROR(CheckPromptCount("prompts", request.prompts_size(), limits));
   std::vector<PromptInput> prompts;
   std::set<std::string> ids;
   for (int i = 0; i < request.prompts_size(); ++i) {
@@ -84,12 +108,16 @@ absl::StatusOr<ProfileJob> DecodeProfileRequest(const v1::ProfileRequest& reques
   if (request.model().empty()) {
     return absl::InvalidArgumentError("model: the name is empty; ListModels has the names");
   }
-  if (request.has_gaussian()) {
-    return absl::UnimplementedError("gaussian: this server profiles prompts only");
-  }
   ProfileJob job;
   job.model = request.model();
-  ESS_ASSIGN_OR_RETURN(job.prompts, DecodePrompts(request, limits));
+  if (request.has_gaussian()) {
+    ESS_ASSIGN_OR_RETURN(job.gaussian, DecodeGaussian(request, limits));
+    for (int64_t i = 0; i < job.gaussian->count; ++i) {
+      job.prompts.push_back({.id = std::to_string(i), .content = {}});
+    }
+  } else {
+    ESS_ASSIGN_OR_RETURN(job.prompts, DecodePrompts(request, limits));
+  }
   ESS_ASSIGN_OR_RETURN(job.measures, DecodeMeasures(request.measures(), limits.default_measures));
   ESS_ASSIGN_OR_RETURN(job.options, DecodeEssOptions(request.options()));
   ESS_ASSIGN_OR_RETURN(job.reduction, DecodeReduction(request.options()));
@@ -109,6 +137,11 @@ absl::StatusOr<residency::ModelOptions> DecodeModelOptions(const v1::ModelOption
     case v1::WEIGHT_DTYPE_FLOAT32:
       break;
     case v1::WEIGHT_DTYPE_AS_STORED:
+      if (options.has_random_init()) {
+        return absl::InvalidArgumentError(
+            "options.dtype: AS_STORED is the checkpoint's, and random_init has none; FLOAT32 is "
+            "what it draws");
+      }
       decoded.as_stored = true;
       break;
     default:

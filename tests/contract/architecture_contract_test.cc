@@ -95,6 +95,44 @@ TEST_P(ArchitectureContractTest, ACheckpointGivesTheModelOfItsTensors) {
   }
 }
 
+TEST_P(ArchitectureContractTest, AConfigAloneStartsWithTheSeedsWeights) {
+  std::ofstream(folder_ / "config.json") << config_.dump();
+  std::vector<std::vector<at::Tensor>> logits;
+  for (const uint64_t seed : {5, 5, 6}) {
+    const auto loaded = LoadModelFolder(folder_, {.device = "cpu", .random_init_seed = seed});
+    ASSERT_THAT(loaded, IsOk());
+    EXPECT_EQ(loaded->model->description().dtype, "float32");
+    EXPECT_EQ(loaded->model->description().weight_bytes,
+              4 * loaded->model->description().parameters);
+    RecordingSink sink;
+    ASSERT_THAT(loaded->model->Forward(kPrompts, sink, CancellationToken(), &logits.emplace_back()),
+                IsOk());
+    EXPECT_TRUE(at::isfinite(logits.back()[0]).all().item<bool>());
+  }
+
+  EXPECT_TRUE(at::equal(logits[0][0], logits[1][0]));
+  EXPECT_FALSE(at::equal(logits[0][0], logits[2][0]));
+}
+
+TEST_P(ArchitectureContractTest, GaussianPromptsDependOnTheirSeedAndIndexOnly) {
+  const auto run = [this](const GaussianPrompts& prompts, RecordingSink& sink) {
+    std::vector<at::Tensor> logits;
+    EXPECT_THAT(model_->ForwardGaussian(prompts, sink, CancellationToken(), &logits), IsOk());
+    return logits;
+  };
+  RecordingSink many, few, other;
+  const auto of_many = run({.count = 3, .length = 7, .seed = 1}, many);
+  const auto of_few = run({.count = 2, .length = 7, .seed = 1}, few);
+  const auto of_other = run({.count = 2, .length = 7, .seed = 2}, other);
+
+  ASSERT_EQ(of_many.size(), 3u);
+  EXPECT_EQ(of_many[1].size(0), 7);
+  EXPECT_TRUE(at::equal(of_many[1], of_few[1]));
+  EXPECT_FALSE(at::equal(of_many[1], of_many[0]));
+  EXPECT_FALSE(at::equal(of_many[1], of_other[1]));
+  for (const auto& [key, dense] : few.heads) EXPECT_EQ(dense, many.heads.at(key));
+}
+
 TEST_P(ArchitectureContractTest, TheBasePrefixOfTensorNamesMayBeThere) {
   std::map<std::string, TensorToWrite> prefixed;
   for (const auto& [name, tensor] : tensors_) {
@@ -175,6 +213,8 @@ TEST_P(ArchitectureContractTest, WeightsAsStoredGiveTheSameModelUpToTheirPrecisi
               0.1 * wide_logits[p].abs().max().item<double>());
   }
   EXPECT_EQ(stored_sink.heads.size(), wide_sink.heads.size());
+  // What forms the operators is computed in float32 either way.
+  for (const double epsilon : stored_sink.feature_epsilons) EXPECT_LE(epsilon, 0x1p-23);
 }
 
 TEST_P(ArchitectureContractTest, ADescriptionMatchesTheWeights) {

@@ -2,9 +2,10 @@
 //
 //   capture_model MODEL_FOLDER PROMPTS OUT [--threads=N] [--measure=SPEC ...]
 //
-// PROMPTS has a JSON list of token ids per line; all lines are one batch. OUT is safetensors,
-// float32:
-//   prompt.P.logits [L, V], prompt.P.NAME.operator [H, L, L], prompt.P.NAME.SPEC [H, L]
+// PROMPTS has a JSON list of token ids per line; all lines are one batch. Or it has one object
+// {"count": 2, "length": 9, "seed": 0}: Gaussian prompts. OUT is safetensors, float32:
+//   prompt.P.logits [L, V], prompt.P.NAME.operator [H, L, L], prompt.P.NAME.SPEC [H, L],
+//   prompt.P.embeddings [L, D] of Gaussian prompts,
 // where NAME is the mixer's name and SPEC a measure as it was given.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -13,6 +14,7 @@
 #include <fstream>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -59,11 +61,22 @@ absl::StatusOr<Arguments> ParseArguments(int argc, char** argv) {
   return arguments;
 }
 
-std::vector<std::vector<int64_t>> ReadPrompts(const std::string& path) {
-  std::vector<std::vector<int64_t>> prompts;
+struct Prompts {
+  std::vector<std::vector<int64_t>> token_ids;
+  std::optional<models::GaussianPrompts> gaussian;  // Instead.
+};
+
+Prompts ReadPrompts(const std::string& path) {
+  Prompts prompts;
   std::ifstream file(path);
   for (std::string line; std::getline(file, line);) {
-    prompts.push_back(nlohmann::json::parse(line).get<std::vector<int64_t>>());
+    const nlohmann::json prompt = nlohmann::json::parse(line);
+    if (prompt.is_object()) {
+      prompts.gaussian = {
+          .count = prompt.at("count"), .length = prompt.at("length"), .seed = prompt.at("seed")};
+    } else {
+      prompts.token_ids.push_back(prompt.get<std::vector<int64_t>>());
+    }
   }
   return prompts;
 }
@@ -134,13 +147,23 @@ absl::Status Run(int argc, char** argv) {
   const EssEngine engine(pool);
   CaptureSink sink(loaded.model->description(), engine, arguments);
   std::vector<at::Tensor> logits;
+  const models::SequenceModel& model = *loaded.model;
+  const Prompts prompts = ReadPrompts(arguments.prompts);
   ESS_RETURN_IF_ERROR(
-      loaded.model->Forward(ReadPrompts(arguments.prompts), sink, CancellationToken(), &logits));
-  for (size_t prompt = 0; prompt < logits.size(); ++prompt) {
-    const at::Tensor values = logits[prompt].contiguous();
+      prompts.gaussian
+          ? model.ForwardGaussian(*prompts.gaussian, sink, CancellationToken(), &logits)
+          : model.Forward(prompts.token_ids, sink, CancellationToken(), &logits));
+  const auto append = [&sink](const std::string& name, const at::Tensor& tensor) {
+    const at::Tensor values = tensor.contiguous();
     const float* const data = values.const_data_ptr<float>();
-    sink.Append(fmt::format("prompt.{}.logits", prompt), values.sizes().vec(),
-                std::vector<float>(data, data + values.numel()));
+    sink.Append(name, values.sizes().vec(), std::vector<float>(data, data + values.numel()));
+  };
+  for (size_t prompt = 0; prompt < logits.size(); ++prompt) {
+    append(fmt::format("prompt.{}.logits", prompt), logits[prompt]);
+    if (!prompts.gaussian) continue;
+    append(fmt::format("prompt.{}.embeddings", prompt),
+           models::GaussianEmbeddings(*prompts.gaussian, static_cast<int64_t>(prompt),
+                                      model.description().hidden_size));
   }
   WriteSafetensors(arguments.out, sink.tensors());
   return absl::OkStatus();

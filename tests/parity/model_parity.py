@@ -58,11 +58,17 @@ def random_prompts(lengths: list[int], vocabulary: int, seed: int) -> list[list[
 
 
 def run_ours(
-    folder: pathlib.Path, prompts: list[list[int]], tolerances: tuple[float, ...]
+    folder: pathlib.Path,
+    prompts: list[list[int]] | dict[str, int],
+    tolerances: tuple[float, ...],
 ) -> dict[str, np.ndarray]:
-    """All tensors of one batched run, by the names that capture_main.cc documents."""
+    """All tensors of one batched run, by the names that capture_main.cc documents.
+
+    prompts: token ids; or count, length and seed of Gaussian prompts.
+    """
+    lines = [json.dumps(prompts)] if isinstance(prompts, dict) else map(json.dumps, prompts)
     prompt_file = folder / "prompts.jsonl"
-    prompt_file.write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
+    prompt_file.write_text("".join(line + "\n" for line in lines))
     out = folder / "ours.safetensors"
     command = [
         str(CAPTURE_MODEL),

@@ -28,6 +28,7 @@ class RecordingSink final : public operators::OperatorSink {
     calls.push_back(key);
     classes.emplace_back(op.class_name());
     state_sizes.push_back(op.state_size());
+    feature_epsilons.push_back(op.feature_epsilon());
     for (int64_t head = 0; head < op.head_count(); ++head) {
       std::vector<double>& dense = heads[{key.mixer, key.prompt, key.first_head + head}];
       dense.resize(static_cast<size_t>(op.length() * op.length()));
@@ -42,6 +43,7 @@ class RecordingSink final : public operators::OperatorSink {
   std::vector<operators::OperatorKey> calls;
   std::vector<std::string> classes;               // Of each call.
   std::vector<operators::StateSize> state_sizes;  // Of each call.
+  std::vector<double> feature_epsilons;           // Of each call.
   std::map<HeadKey, std::vector<double>> heads;
 };
 

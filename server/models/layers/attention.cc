@@ -55,9 +55,6 @@ at::Tensor AttentionMaps(const AttentionInputs& inputs, const HeadGroup& group,
   maps.view({group.shared_count, rows, length})
       .baddbmm_(queries, keys.transpose(1, 2), /*beta=*/capped ? 0 : 1, inputs.scale);
   if (capped) maps.div_(inputs.soft_cap).tanh_().mul_(inputs.soft_cap).add_(mask);
-  if (maps.scalar_type() != at::kFloat) {
-    return at::softmax(maps, -1, at::kFloat).to(maps.scalar_type());
-  }
   at::_softmax_out(maps, maps, -1, /*half_to_float=*/false);
   return maps;
 }
@@ -82,15 +79,19 @@ absl::Status Capture(const at::Tensor& maps, const HeadGroup& group, int64_t win
 
 }  // namespace
 
-absl::StatusOr<at::Tensor> CausalAttention(const AttentionInputs& inputs, int64_t mixer,
+absl::StatusOr<at::Tensor> CausalAttention(const AttentionInputs& given, int64_t mixer,
                                            ForwardPass& pass) {
+  // Scores and maps are float32 for weights of any dtype: rounding them to less invents rank.
+  AttentionInputs inputs = given;
+  inputs.queries = given.queries.to(at::kFloat);
+  inputs.keys = given.keys.to(at::kFloat);
   const int64_t head_count = inputs.queries.size(0);
   const int64_t length = inputs.queries.size(1);
   const int64_t head_dim = inputs.queries.size(2);
   const int64_t heads_per_shared = head_count / inputs.keys.size(0);
   at::Tensor mixed;
   if (!pass.EndsAfter(mixer)) {
-    mixed = at::empty({length, head_count, head_dim}, inputs.queries.options());
+    mixed = at::empty({length, head_count, head_dim}, inputs.values.options());
   }
   for (int64_t first = 0; first < head_count;) {
     ESS_RETURN_IF_ERROR(pass.CheckCancellation());
@@ -102,8 +103,9 @@ absl::StatusOr<at::Tensor> CausalAttention(const AttentionInputs& inputs, int64_
     if (mixed.defined()) {
       // [shared, rows, L] @ [shared, L, d] => [count, L, d]
       const at::Tensor values = inputs.values.narrow(0, group.first_shared, group.shared_count);
-      const at::Tensor product = at::bmm(maps.view({group.shared_count, -1, length}), values)
-                                     .view({group.count, length, head_dim});
+      const at::Tensor weights = maps.view({group.shared_count, -1, length});
+      const at::Tensor product =
+          at::bmm(weights.to(values.scalar_type()), values).view({group.count, length, head_dim});
       mixed.narrow(1, first, group.count).copy_(product.transpose(0, 1));
     }
     first += group.count;

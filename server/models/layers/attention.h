@@ -24,7 +24,8 @@ struct AttentionInputs {
   int64_t window = 0;   // A position sees itself and the window - 1 before it; 0: all before it.
 };
 
-// T = row softmax(scale Q K^T, capped and masked), in float32; y = T V. With a window T is a
+// T = row softmax(scale Q K^T, capped and masked), scores and all in float32 whatever the inputs'
+// dtype is; y = T V in the values' dtype. With a window T is a
 // BandedOperator, else a DenseOperator.
 //
 // Hands the maps to `pass` as operators of `mixer` when they are wanted, in groups of heads whose

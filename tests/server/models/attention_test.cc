@@ -101,7 +101,7 @@ TEST_F(AttentionTest, HeadsWhoseMapsExceedTheLimitGoInGroups) {
   EXPECT_TRUE(at::allclose(last_row, at::softmax(scores * inputs.scale, 0), 1e-4, 1e-7));
 }
 
-TEST_F(AttentionTest, HalfPrecisionInputsGiveMapsOfTheirDtype) {
+TEST_F(AttentionTest, HalfPrecisionInputsGiveMapsInFloat32) {
   AttentionInputs inputs = RandomInputs(/*heads=*/2, /*shared=*/2, /*length=*/7, 4);
   inputs.queries = inputs.queries.to(at::kBFloat16);
   inputs.keys = inputs.keys.to(at::kBFloat16);
@@ -110,7 +110,8 @@ TEST_F(AttentionTest, HalfPrecisionInputsGiveMapsOfTheirDtype) {
   const at::Tensor mixed = Attend(inputs);
 
   EXPECT_EQ(mixed.scalar_type(), at::kBFloat16);
-  EXPECT_TRUE(at::allclose(RecordedMap(sink_, 1, 7), PlainMap(inputs, 1, 1), 0.05, 0.02));
+  EXPECT_TRUE(at::allclose(RecordedMap(sink_, 1, 7), PlainMap(inputs, 1, 1), 1e-5, 1e-6));
+  EXPECT_EQ(sink_.feature_epsilons.front(), 0x1p-23);
 }
 
 TEST_F(AttentionTest, APositionSeesItsWindowOnly) {

@@ -48,7 +48,7 @@ class EssCollectorTest : public ::testing::Test {
                               .channels = {1, 2, 3, 4}});
       plan.layers.push_back({.mixer = layer, .heads = {0, 1, 3}});
     }
-    plan.token_ids = {{1, 2, 3, 4, 5}, {1}};
+    plan.lengths = {5, 1};
     plan.positions = {{0, 1, 2, 3, 4}, {0}};
     plan.all_positions = plan.positions[0];
     job.measures = {{.kind = Measure::Kind::kTolerance, .value = 0.1},

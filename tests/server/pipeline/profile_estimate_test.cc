@@ -30,7 +30,7 @@ models::ModelDescription SmallModel() {
 struct Case {
   explicit Case(std::vector<int64_t> lengths) {
     for (const int64_t length : lengths) {
-      plan.token_ids.emplace_back(length, 1);
+      plan.lengths.push_back(length);
       auto& positions = plan.positions.emplace_back(length);
       for (int64_t i = 0; i < length; ++i) positions[i] = i;
       if (positions.size() > plan.all_positions.size()) plan.all_positions = positions;

@@ -43,6 +43,22 @@ TEST(ProfilePlanTest, SelectsEverythingByDefault) {
   EXPECT_THAT(plan->positions[1], ElementsAre(0));
 }
 
+TEST(ProfilePlanTest, GaussianPromptsHaveALengthAndNoTokens) {
+  ProfileJob job = JobOf(2);
+  job.gaussian = {.count = 2, .length = 5};
+
+  const auto plan = MakeProfilePlan(job, {{}, {}}, TwoLayers(), {});
+
+  ASSERT_THAT(plan, IsOk());
+  EXPECT_THAT(plan->lengths, ElementsAre(5, 5));
+  EXPECT_THAT(plan->positions[1], ElementsAre(0, 1, 2, 3, 4));
+  EXPECT_EQ(plan->TokenCount(), 10);
+
+  job.gaussian->length = 17;
+  EXPECT_THAT(MakeProfilePlan(job, {{}, {}}, TwoLayers(), {}),
+              StatusIs(kInvalid, HasSubstr("max_positions")));
+}
+
 TEST(ProfilePlanTest, SelectsAllOperatorsOfALayerByIndexAndOneByName) {
   ProfileJob job = JobOf(1);
   job.layers.indices = {{{1, 1, 1}}};

@@ -29,6 +29,7 @@ struct Case {
   Case() {
     model.mixers = {{.name = "000", .head_count = 2, .channels = {3, 1}}};
     plan = {.token_ids = {{1, 2, 3}, {1}},
+            .lengths = {3, 1},
             .layers = {{.mixer = 0, .heads = {0, 1}}},
             .positions = {{0, 1, 2}, {0}},
             .all_positions = {0, 1, 2}};

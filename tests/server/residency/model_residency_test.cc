@@ -32,6 +32,10 @@ class NoModel : public models::SequenceModel {
                        std::vector<at::Tensor>*) const override {
     return absl::OkStatus();
   }
+  absl::Status ForwardGaussian(const models::GaussianPrompts&, operators::OperatorSink&,
+                               const CancellationToken&, std::vector<at::Tensor>*) const override {
+    return absl::OkStatus();
+  }
 
  private:
   std::atomic<int>& alive_;
@@ -252,16 +256,42 @@ TEST_F(ModelResidencyTest, LoadsAndUnloadsFromManyThreads) {
   EXPECT_LE(alive_, 1);
 }
 
-TEST_F(ModelResidencyTest, RefusesRandomInitialisation) {
+TEST_F(ModelResidencyTest, DrawsWeightsWithTheSeedOfTheOptions) {
   ModelResidency residency = MakeResidency();
-  const ModelOptions random{.random_init_seed = 1};
-  EXPECT_THAT(residency.Load("m", "", &random, never_),
-              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("options.random_init")));
+  const ModelOptions random{.random_init_seed = 7};
 
-  // A configured model would otherwise be served with the weights of its folder.
+  const auto loaded = residency.Load("m", "random", &random, never_);
+
+  ASSERT_THAT(loaded, IsOk());
+  EXPECT_EQ(loaded->options.random_init_seed, 7u);
+  EXPECT_EQ(last_options_.random_init_seed, 7u);
+  EXPECT_EQ(residency.Get("m")->options.random_init_seed, std::nullopt);
+  const ModelOptions other{.random_init_seed = 8};
+  EXPECT_THAT(residency.Load("random", "", &other, never_),
+              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("other options")));
+}
+
+TEST_F(ModelResidencyTest, AnAliasIsLoadedAgainAsItWasLoadedLast) {
+  ModelResidency residency = MakeResidency();
+  for (const uint64_t seed : {1, 2}) {
+    const ModelOptions random{.random_init_seed = seed};
+    ASSERT_THAT(residency.Load("m", "random", &random, never_), IsOk());
+    ASSERT_THAT(residency.Unload("random", never_), IsOk());
+  }
+
+  ASSERT_THAT(residency.Acquire("random", never_), IsOk());
+
+  EXPECT_EQ(last_options_.random_init_seed, 2u);
+}
+
+TEST_F(ModelResidencyTest, AConfiguredModelIsInitialisedAtItsFirstRequest) {
+  ModelResidency residency = MakeResidency();
+  const ModelOptions random{.random_init_seed = 5};
   ASSERT_THAT(catalogue_.Add({.name = "random", .folder = root_ / "m", .options = random}), IsOk());
-  EXPECT_THAT(residency.Acquire("random", never_),
-              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("options.random_init")));
+
+  ASSERT_THAT(residency.Acquire("random", never_), IsOk());
+
+  EXPECT_EQ(last_options_.random_init_seed, 5u);
 }
 
 }  // namespace

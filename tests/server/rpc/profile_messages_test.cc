@@ -31,12 +31,24 @@ struct Case {
     job.measures = {{.kind = Measure::Kind::kTolerance, .value = 1},
                     {.kind = Measure::Kind::kSingularValues, .count = 3}};
     plan.token_ids = {std::vector<int64_t>(positions, 7)};
+    plan.lengths = {positions};
     plan.positions = {std::vector<int64_t>(positions)};
     plan.layers = {{.mixer = 0, .heads = std::vector<int64_t>(heads)}};
   }
   ProfileJob job;
   ProfilePlan plan;
 };
+
+TEST(ProfileMessagesTest, APromptWithoutTokensIsOneMessageWithItsLength) {
+  Case c(1, 40);
+  c.plan.token_ids = {{}};
+  Collected collected;
+
+  ASSERT_THAT(WriteTokens(c.job, c.plan, {{}}, collected), IsOk());
+
+  ASSERT_EQ(collected.messages.size(), 1u);
+  EXPECT_EQ(collected.messages[0].tokens().ShortDebugString(), "id: \"p\" length: 40");
+}
 
 TEST(ProfileMessagesTest, SplitsALargeTensorAndItsPartsFitTogether) {
   Case c(8, 40000);

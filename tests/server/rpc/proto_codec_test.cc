@@ -174,10 +174,44 @@ TEST(ProtoCodecTest, RefusesWhatIsLargerThanItsLimit) {
               StatusIs(kInvalid, HasSubstr("prompts[0].id: 257 bytes; the limit is 256")));
 }
 
-TEST(ProtoCodecTest, SaysThatGaussianInputIsNotAvailable) {
+TEST(ProtoCodecTest, DecodesGaussianPrompts) {
+  const auto job = Decode(R"pb(model: "m"
+                               gaussian { count: 2 length: 5 seed: 9 })pb");
+
+  ASSERT_THAT(job, IsOk());
+  EXPECT_EQ(job->gaussian->count, 2);
+  EXPECT_EQ(job->gaussian->length, 5);
+  EXPECT_EQ(job->gaussian->seed, 9u);
+  ASSERT_EQ(job->prompts.size(), 2u);
+  EXPECT_EQ(job->prompts[1].id, "1");
+}
+
+TEST(ProtoCodecTest, RefusesGaussianPromptsThatCannotBe) {
   EXPECT_THAT(Decode(R"pb(model: "m"
+                          prompts { text: "x" }
                           gaussian { count: 1 length: 2 })pb"),
-              StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("gaussian: ")));
+              StatusIs(kInvalid, HasSubstr("gaussian: the request has prompts too")));
+  EXPECT_THAT(Decode(R"pb(model: "m"
+                          gaussian { length: 2 })pb"),
+              StatusIs(kInvalid, HasSubstr("gaussian.count: 0; at least 1")));
+  EXPECT_THAT(Decode(R"pb(model: "m"
+                          gaussian { count: 1000000 length: 2 })pb"),
+              StatusIs(kInvalid, HasSubstr("gaussian.count: 1000000 prompts in one request")));
+  EXPECT_THAT(Decode(R"pb(model: "m"
+                          gaussian { count: 1 length: -3 })pb"),
+              StatusIs(kInvalid, HasSubstr("gaussian.length: -3; at least 1")));
+  EXPECT_THAT(Decode(R"pb(model: "m")pb"), StatusIs(kInvalid, HasSubstr("or gaussian instead")));
+}
+
+TEST(ProtoCodecTest, RandomWeightsHaveNoStoredDtype) {
+  v1::ModelOptions options;
+  options.mutable_random_init()->set_seed(3);
+  ASSERT_THAT(DecodeModelOptions(options), IsOk());
+  EXPECT_EQ(DecodeModelOptions(options)->random_init_seed, 3u);
+
+  options.set_dtype(v1::WEIGHT_DTYPE_AS_STORED);
+
+  EXPECT_THAT(DecodeModelOptions(options), StatusIs(kInvalid, HasSubstr("options.dtype")));
 }
 
 TEST(ProtoCodecTest, DecodesTheOptions) {

@@ -1,0 +1,40 @@
+// What a weight may be drawn from at the start of training.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+
+#include "server/base/random_numbers.h"
+
+namespace ess::models {
+
+// Fills a new weight, contiguous float32 on the CPU, whose shape is the checkpoint's.
+using Distribution = std::function<void(const RandomNumbers& random, at::Tensor& weight)>;
+
+Distribution Constant(double value);
+
+Distribution Normal(double standard_deviation);
+
+// Normal, with zeros in one row; a negative row counts from the end, and one outside the tensor
+// has no effect.
+Distribution NormalButOneRow(double standard_deviation, int64_t zero_row);
+
+Distribution Uniform(double low, double high);
+
+// In [-b, b) with b = scale / sqrt(inputs), where [outputs, inputs...] is the weight's shape: what
+// torch.nn.Linear and Conv1d start from with a scale of 1.
+Distribution UniformByInputs(double scale);
+
+// scale / sqrt(inputs), of the same shape.
+Distribution ConstantByInputs(double scale);
+
+// log(1), log(2), ... along the last axis: "A_log" of S4D-real (Gu et al. 2022, arXiv:2206.11893).
+Distribution LogOfCount();
+
+// The bias whose softplus is log-uniform in [low, high), but not below `floor`: Mamba's time steps
+// (Gu and Dao 2023, arXiv:2312.00752).
+Distribution SoftplusInverseOfLogUniform(double low, double high, double floor);
+
+}  // namespace ess::models
