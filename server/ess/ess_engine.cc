@@ -83,16 +83,21 @@ bool MayNeedSvd(const Measure& measure, int64_t length) {
   }
 }
 
-// Of the tensor route on a CPU, where the heads of one thread are a batch of its own.
+// Of the tensor route on a CPU, where the heads of one thread are a batch of their own: at most as
+// many as go together.
 constexpr int64_t kTensorHeadsOnCpu = 8;
 
 // Heads that one thread computes together: a single one, a group of channels or of matrices.
-std::vector<std::span<const int64_t>> TasksOf(std::span<const int64_t> heads, Route route,
-                                              bool on_accelerator) {
+std::vector<std::span<const int64_t>> TasksOf(std::span<const int64_t> heads, int64_t length,
+                                              Route route, bool on_accelerator) {
   if (on_accelerator) return {heads};
   int64_t lanes = 1;
   if (route == Route::kChannelWindows) lanes = linalg::ChannelSpectra().lanes();
-  if (route == Route::kTensorTree) lanes = kTensorHeadsOnCpu;
+  if (route == Route::kTensorTree) {
+    lanes = std::clamp<int64_t>(
+        linalg::TensorSpectra::kMostCpuBytes / linalg::TensorSpectra::BytesNeeded(length), 1,
+        kTensorHeadsOnCpu);
+  }
   std::vector<std::span<const int64_t>> tasks;
   for (size_t first = 0, end = 0; first < heads.size(); first = end) {
     while (end < heads.size() && heads[end] / lanes == heads[first] / lanes) ++end;
@@ -174,7 +179,8 @@ absl::StatusOr<OperatorEss> EssEngine::Compute(const operators::SequenceOperator
   const Route route = options.horizon ? Route::kInertiaTree : RouteOf(op);
   if (route != Route::kInertiaTree) ESS_RETURN_IF_ERROR(op.CheckFinite());
   const bool on_accelerator = route == Route::kTensorTree && !op.dense_maps()->is_cpu();
-  const std::vector<std::span<const int64_t>> tasks = TasksOf(heads, route, on_accelerator);
+  const std::vector<std::span<const int64_t>> tasks =
+      TasksOf(heads, op.length(), route, on_accelerator);
   std::vector<ThreadWork> work(pool_.threads());
   std::vector<std::vector<HeadEss>> results(tasks.size());
   std::vector<absl::Status> statuses(tasks.size());

@@ -26,7 +26,7 @@ struct ShiftSums {
   }
 };
 
-// Immutable. All methods throw what LibTorch throws.
+// All methods throw what LibTorch throws.
 class TensorChunk {
  public:
   // `matrices` as TensorTree takes them. Trees run for at most `shifts_at_once` shifts at a time.
@@ -36,6 +36,8 @@ class TensorChunk {
   int64_t heads() const { return tree_.heads(); }
   int64_t length() const { return tree_.length(); }
   at::Tensor matrices() const { return tree_.matrices(); }  // [H, L, L]
+
+  void set_shifts_at_once(int64_t shifts) { shifts_at_once_ = shifts; }
 
   // The trees of `shifts` [H, S], one after the other in the shifts and side by side in the heads.
   // Counts have rows and columns of +shift, logarithms of determinants columns of -shift.

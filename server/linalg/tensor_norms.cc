@@ -24,6 +24,42 @@ constexpr int kProbableSteps = 4;
 constexpr int64_t kWindows = 16;
 constexpr int64_t kSmallestWindow = 32;
 
+// Running sums go block by block, within a block by a product with a triangle of ones: libraries'
+// own go number by number.
+constexpr int64_t kScanBlock = 16;
+
+// [.., R, C] with zeros until `axis`, 1 or 2, has whole blocks.
+at::Tensor PadToBlocks(const at::Tensor& x, int64_t axis) {
+  const int64_t missing = (kScanBlock - x.size(axis) % kScanBlock) % kScanBlock;
+  if (missing == 0) return x;
+  return axis == 2 ? at::constant_pad_nd(x, {0, missing})
+                   : at::constant_pad_nd(x, {0, 0, 0, missing});
+}
+
+at::Tensor TriangleOfOnes(const at::Tensor& like) {
+  return at::ones({kScanBlock, kScanBlock}, like.options()).triu();
+}
+
+// Sums of x [H, R, C] over the columns up to each one.
+at::Tensor SumsFromLeft(const at::Tensor& x) {
+  const at::Tensor padded = PadToBlocks(x, 2);
+  const at::Tensor sums =
+      padded.reshape({x.size(0), x.size(1), -1, kScanBlock}).matmul(TriangleOfOnes(x));
+  const at::Tensor before = sums.select(3, kScanBlock - 1).slice(2, 0, -1).cumsum(2);
+  sums.slice(2, 1).add_(before.unsqueeze(3));
+  return sums.view(padded.sizes()).slice(2, 0, x.size(2));
+}
+
+// Sums of x [H, R, C] over the rows from each one on.
+at::Tensor SumsFromBelow(const at::Tensor& x) {
+  const at::Tensor padded = PadToBlocks(x, 1);
+  const at::Tensor sums =
+      TriangleOfOnes(x).matmul(padded.reshape({x.size(0), -1, kScanBlock, x.size(2)}));
+  const at::Tensor after = sums.select(2, 0).slice(1, 1).flip({1}).cumsum(1).flip({1});
+  sums.slice(1, 0, -1).add_(after.unsqueeze(2));
+  return sums.view(padded.sizes()).slice(1, 0, x.size(1));
+}
+
 // Sums a matrix' strictly lower triangle [H, L, L] over the rows: the numbers of positions 1 ... L.
 at::Tensor SumBelow(const at::Tensor& terms) { return terms.tril(-1).sum({1}); }
 
@@ -72,10 +108,10 @@ std::vector<double> BoundsElsewhere(const TensorChunk& chunk, const Candidates& 
     return at::where(norms > 0, (squares / norms).sqrt(), 0.0);
   };
   // Entry [r, i - 1] of the running sums is row r of H_i x.
-  const at::Tensor images = (matrices * x.mT()).cumsum_(2).square_();
+  const at::Tensor images = SumsFromLeft(matrices * x.mT()).square_();
   const at::Tensor right = ratio(SumBelow(images), x.squeeze(2).square().cumsum(1));
   // Entry [i, c] of the sums from below is column c of H_i^T y.
-  const at::Tensor below = (matrices * y).flip({1}).cumsum_(1).flip({1}).square_();
+  const at::Tensor below = SumsFromBelow(matrices * y).square_();
   const at::Tensor left =
       ratio(below.tril(-1).sum({2}), y.squeeze(2).square().flip({1}).cumsum(1).flip({1}));
   at::Tensor bounds = left;
@@ -161,7 +197,7 @@ absl::Status ProveBest(const TensorChunk& chunk, std::span<NormSearch*> searches
 }  // namespace
 
 std::vector<double> FrobeniusNorms(const TensorChunk& chunk) {
-  const at::Tensor squares = chunk.matrices().square().cumsum_(2);
+  const at::Tensor squares = SumsFromLeft(chunk.matrices().square());
   // Entry [r, i - 1] is the square of row r of H_i.
   return OnHost(at::constant_pad_nd(SumBelow(squares).slice(1, 0, -1), {1, 0}).sqrt_());
 }

@@ -24,9 +24,6 @@
 namespace ess::linalg {
 namespace {
 
-// On a CPU, where chunks that fit its caches are the fastest ones.
-constexpr int64_t kMostCpuBytes = int64_t{64} << 20;
-
 // The first entry of [H, L, L] on or below a diagonal that is not finite.
 absl::Status NotFinite(const at::Tensor& matrices, std::span<const int64_t> heads) {
   const at::Tensor wrong = at::isfinite(matrices).logical_not().nonzero()[0].to(at::kCPU);
@@ -87,8 +84,10 @@ absl::Status TensorSpectra::Measure(const CancellationToken& cancellation) {
       ESS_RETURN_IF_ERROR(cancellation.Check());
       const int64_t last = std::min(heads(), first + at_once);
       const at::Tensor matrices = Maps(first, last).tril();
-      const std::vector<double> with_diagonal = OnHost(matrices.abs().amax({1, 2}));
-      const std::vector<double> largest = OnHost(matrices.tril(-1).abs_().amax({1, 2}));
+      const at::Tensor sizes = matrices.abs();
+      const std::vector<double> with_diagonal = OnHost(sizes.amax({1, 2}));
+      sizes.diagonal(0, 1, 2).zero_();
+      const std::vector<double> largest = OnHost(sizes.amax({1, 2}));
       for (size_t head = 0; head < largest.size(); ++head) {
         if (!std::isfinite(with_diagonal[head])) {
           return NotFinite(matrices, std::span(heads_).subspan(first));
@@ -115,7 +114,7 @@ at::Tensor TensorSpectra::Scaled(int64_t first, int64_t last) const {
 
 absl::Status TensorSpectra::ForEachChunk(
     int64_t shifts, const CancellationToken& cancellation,
-    absl::FunctionRef<absl::Status(int64_t first, const TensorChunk& chunk)> work) const {
+    absl::FunctionRef<absl::Status(int64_t first, const TensorChunk& chunk)> work) {
   const int64_t head_bytes = TensorTree::BytesOfHead(length());
   const int64_t pair_bytes = TensorTree::BytesOfPair(length());
   const int64_t at_once = std::clamp<int64_t>(byte_budget_ / (head_bytes + pair_bytes), 1, heads());
@@ -124,6 +123,16 @@ absl::Status TensorSpectra::ForEachChunk(
   const absl::Status status = CatchTorch("tensor spectra", [&]() -> absl::Status {
     const c10::InferenceMode inference;
     const SerialTorch serial;
+    if (at_once == heads()) {
+      if (!whole_) whole_.emplace(Scaled(0, heads()), shifts_at_once);
+      whole_->set_shifts_at_once(shifts_at_once);
+      return work(0, *whole_);
+    }
+    if (at_once == heads()) {
+      if (!whole_) whole_.emplace(Scaled(0, heads()), shifts_at_once);
+      whole_->set_shifts_at_once(shifts_at_once);
+      return work(0, *whole_);
+    }
     for (int64_t first = 0; first < heads(); first += at_once) {
       ESS_RETURN_IF_ERROR(cancellation.Check());
       const at::Tensor matrices = Scaled(first, std::min(heads(), first + at_once));
@@ -138,13 +147,29 @@ absl::Status TensorSpectra::ForEachChunk(
       length(), shifts_at_once, byte_budget_));
 }
 
+std::vector<double> TensorSpectra::NormsOf(int64_t first, const TensorChunk& chunk) {
+  frobenius_norms_.resize(heads());
+  if (frobenius_norms_[first].empty()) {
+    const std::vector<double> all = linalg::FrobeniusNorms(chunk);
+    for (int64_t head = 0; head < chunk.heads(); ++head) {
+      const auto row = all.begin() + head * length();
+      frobenius_norms_[first + head].assign(row, row + length());
+    }
+  }
+  std::vector<double> norms;
+  for (int64_t head = first; head < first + chunk.heads(); ++head) {
+    norms.insert(norms.end(), frobenius_norms_[head].begin(), frobenius_norms_[head].end());
+  }
+  return norms;
+}
+
 absl::StatusOr<std::vector<double>> TensorSpectra::MaxSpectralNorms(
     double accuracy, const CancellationToken& cancellation) {
   if (max_norms_.empty() || norm_accuracy_ > accuracy) {
     std::vector<double> norms;
-    ESS_RETURN_IF_ERROR(ForEachChunk(1, cancellation, [&](int64_t, const TensorChunk& chunk) {
+    ESS_RETURN_IF_ERROR(ForEachChunk(1, cancellation, [&](int64_t first, const TensorChunk& chunk) {
       const auto of_chunk =
-          linalg::MaxSpectralNorms(chunk, linalg::FrobeniusNorms(chunk), accuracy, cancellation);
+          linalg::MaxSpectralNorms(chunk, NormsOf(first, chunk), accuracy, cancellation);
       if (of_chunk.ok()) norms.insert(norms.end(), of_chunk->begin(), of_chunk->end());
       return of_chunk.status();
     }));
@@ -160,10 +185,9 @@ absl::StatusOr<std::vector<std::vector<double>>> TensorSpectra::FrobeniusNorms(
     const CancellationToken& cancellation) {
   std::vector<std::vector<double>> result;
   ESS_RETURN_IF_ERROR(ForEachChunk(1, cancellation, [&](int64_t first, const TensorChunk& chunk) {
-    const std::vector<double> norms = linalg::FrobeniusNorms(chunk);
-    for (int64_t head = 0; head < chunk.heads(); ++head) {
-      const std::span<const double> row(norms.data() + head * length(), length());
-      result.push_back(Multiplied(row, scales_[first + head]));
+    NormsOf(first, chunk);
+    for (int64_t head = first; head < first + chunk.heads(); ++head) {
+      result.push_back(Multiplied(frobenius_norms_[head], scales_[head]));
     }
     return absl::OkStatus();
   }));
@@ -173,8 +197,8 @@ absl::StatusOr<std::vector<std::vector<double>>> TensorSpectra::FrobeniusNorms(
 absl::Status TensorSpectra::ComputeChunk(const TensorSpectraRequest& request, int64_t first,
                                          const TensorChunk& chunk,
                                          const CancellationToken& cancellation,
-                                         std::span<Spectrum> spectra) const {
-  const std::vector<double> frobenius = linalg::FrobeniusNorms(chunk);
+                                         std::span<Spectrum> spectra) {
+  const std::vector<double> frobenius = NormsOf(first, chunk);
   const int64_t count = chunk.heads();
   if (!request.tolerances.empty()) {
     ESS_ASSIGN_OR_RETURN(std::vector<double> norms,

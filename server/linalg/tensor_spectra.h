@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -13,10 +14,9 @@
 #include "absl/status/statusor.h"
 #include "server/base/cancellation.h"
 #include "server/linalg/block_spectra.h"
+#include "server/linalg/tensor_chunk.h"
 
 namespace ess::linalg {
-
-class TensorChunk;
 
 // As SpectrumRequest; tolerances differ between heads.
 struct TensorSpectraRequest {
@@ -42,6 +42,9 @@ struct TensorSpectraRequest {
 // LibTorch's threads would wait for each other most of the time.
 class TensorSpectra {
  public:
+  // On a CPU larger chunks are slower.
+  static constexpr int64_t kMostCpuBytes = int64_t{64} << 20;
+
   // `maps` is [.., L, L] of any floating dtype on any device, L >= 1; shared, not copied, and not
   // to be changed. Its strictly lower triangles are the operators; the rest is not read, but for
   // the diagonal, which must be finite too. `heads`: which of them are meant, in any order; they
@@ -86,6 +89,8 @@ class TensorSpectra {
   TensorSpectra(at::Tensor maps, std::span<const int64_t> heads, int64_t byte_budget)
       : maps_(std::move(maps)), heads_(heads.begin(), heads.end()), byte_budget_(byte_budget) {}
 
+  // ||H_i||_F of the chunk's heads in their scales [heads, L], found once.
+  std::vector<double> NormsOf(int64_t first, const TensorChunk& chunk);
   // Sets scales_.
   absl::Status Measure(const CancellationToken& cancellation);
   // Heads [first, last) as float64.
@@ -95,16 +100,18 @@ class TensorSpectra {
   // Calls work(first head, chunk) for all chunks in turn, with LibTorch's errors caught.
   absl::Status ForEachChunk(
       int64_t shifts, const CancellationToken& cancellation,
-      absl::FunctionRef<absl::Status(int64_t first, const TensorChunk& chunk)> work) const;
+      absl::FunctionRef<absl::Status(int64_t first, const TensorChunk& chunk)> work);
 
   absl::Status ComputeChunk(const TensorSpectraRequest& request, int64_t first,
                             const TensorChunk& chunk, const CancellationToken& cancellation,
-                            std::span<Spectrum> spectra) const;
+                            std::span<Spectrum> spectra);
 
   at::Tensor maps_;
   std::vector<int64_t> heads_;  // [H]
   int64_t byte_budget_;
-  std::vector<double> scales_;     // [H]: powers of two; the largest entry / scale is in [0.5, 1).
+  std::optional<TensorChunk> whole_;  // All heads, once they are loaded, if they go together.
+  std::vector<double> scales_;  // [H]: powers of two; the largest entry / scale is in [0.5, 1).
+  std::vector<std::vector<double>> frobenius_norms_;  // [H], empty where not known yet.
   std::vector<double> max_norms_;  // [H] in the units of the scales; empty: not known yet ...
   double norm_accuracy_ = 0;       // ... and if, to this accuracy.
 };
