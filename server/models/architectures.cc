@@ -22,14 +22,28 @@
 namespace ess::models {
 
 std::span<const Architecture> Architectures() {
+  // One line each, whatever fits.
+  // clang-format off
   static const auto& architectures = *new std::vector<Architecture>{
-      FalconArchitecture(),  FalconMambaArchitecture(), GemmaArchitecture(),
-      Gemma2Architecture(),  Gemma3Architecture(),      Gpt2Architecture(),
-      GptNeoxArchitecture(), LlamaArchitecture(),       MambaArchitecture(),
-      Mamba2Architecture(),  MistralArchitecture(),     MixtralArchitecture(),
-      PhiArchitecture(),     Phi3Architecture(),        Qwen2Architecture(),
-      Qwen3Architecture(),   Qwen3MoeArchitecture(),
+      FalconArchitecture(),
+      FalconMambaArchitecture(),
+      GemmaArchitecture(),
+      Gemma2Architecture(),
+      Gemma3Architecture(),
+      Gpt2Architecture(),
+      GptNeoxArchitecture(),
+      LlamaArchitecture(),
+      MambaArchitecture(),
+      Mamba2Architecture(),
+      MistralArchitecture(),
+      MixtralArchitecture(),
+      PhiArchitecture(),
+      Phi3Architecture(),
+      Qwen2Architecture(),
+      Qwen3Architecture(),
+      Qwen3MoeArchitecture(),
   };
+  // clang-format on
   return architectures;
 }
 
