@@ -29,6 +29,7 @@ class CheckpointTensors final : public TensorSource {
   absl::StatusOr<at::Tensor> Take(std::string_view name, at::IntArrayRef shape) override {
     return weights_.Take(name, shape);
   }
+  void IgnorePrefix(std::string_view prefix) override { weights_.IgnorePrefix(prefix); }
   TensorTotals Totals() const override {
     return {
         .bytes = weights_.bytes(), .parameters = weights_.parameters(), .dtype = weights_.dtype()};
