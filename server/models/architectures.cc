@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "server/models/deepseek_v2.h"
 #include "server/models/falcon.h"
 #include "server/models/gemma.h"
 #include "server/models/gemma2.h"
@@ -25,6 +26,7 @@ std::span<const Architecture> Architectures() {
   // One line each, whatever fits.
   // clang-format off
   static const auto& architectures = *new std::vector<Architecture>{
+      DeepseekV2Architecture(),
       FalconArchitecture(),
       FalconMambaArchitecture(),
       GemmaArchitecture(),
