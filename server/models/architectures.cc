@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "server/models/deepseek_v2.h"
+#include "server/models/deepseek_v3.h"
 #include "server/models/falcon.h"
 #include "server/models/gemma.h"
 #include "server/models/gemma2.h"
@@ -27,6 +28,7 @@ std::span<const Architecture> Architectures() {
   // clang-format off
   static const auto& architectures = *new std::vector<Architecture>{
       DeepseekV2Architecture(),
+      DeepseekV3Architecture(),
       FalconArchitecture(),
       FalconMambaArchitecture(),
       GemmaArchitecture(),

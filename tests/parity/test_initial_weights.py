@@ -66,6 +66,7 @@ CASES: dict[str, dict[str, Any]] = {
         "mlp_bias": True,
         "tie_word_embeddings": True,
     },
+    "deepseek_v3": {**LATENT, "n_group": 2, "topk_group": 1},
     "falcon": {**SMALL, "ffn_hidden_size": 96},
     "falcon, new layout, biases, untied": {
         **SMALL,
