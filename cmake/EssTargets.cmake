@@ -1,7 +1,7 @@
 # ess_cc_library(NAME HDRS ... SRCS ... DEPS ... [TORCH])
 #
 # A library of one folder: target ess_NAME, alias ess::NAME. Every source, header and direct
-# dependency is listed by hand. TORCH: sources include ATen; they share one precompiled header.
+# dependency is listed by hand, but for the files of server/models. TORCH: sources include ATen; they share one precompiled header.
 function(ess_cc_library name)
   cmake_parse_arguments(ARG "TORCH" "" "HDRS;SRCS;DEPS" ${ARGN})
   add_library(ess_${name} STATIC ${ARG_SRCS} ${ARG_HDRS})

@@ -64,10 +64,10 @@ absl::StatusOr<std::string> WeightDigest(const std::filesystem::path& folder) {
   return digest.Hex();
 }
 
-absl::StatusOr<std::string> InitialWeightDigest(const std::filesystem::path& folder,
+absl::StatusOr<std::string> InitialWeightDigest(const std::filesystem::path& config,
                                                 uint64_t seed) {
   Sha256 digest;
-  ESS_RETURN_IF_ERROR(digest.AddFile(folder / "config.json"));
+  ESS_RETURN_IF_ERROR(digest.AddFile(config));
   const std::string digits = std::to_string(seed);
   digest.Add(digits.data(), digits.size());
   return digest.Hex();

@@ -15,8 +15,8 @@ namespace ess::checkpoint {
 // Cost: reads the weights once, about 1 GB/s on a core with SHA instructions.
 absl::StatusOr<std::string> WeightDigest(const std::filesystem::path& folder);
 
-// The same for weights that are drawn: over the name and the contents of config.json, and the seed
+// The same for weights that are drawn: over the name and the contents of the config, and the seed
 // in decimal digits. Errors: as above.
-absl::StatusOr<std::string> InitialWeightDigest(const std::filesystem::path& folder, uint64_t seed);
+absl::StatusOr<std::string> InitialWeightDigest(const std::filesystem::path& config, uint64_t seed);
 
 }  // namespace ess::checkpoint

@@ -20,6 +20,7 @@ namespace {
 
 constexpr char kSingleFile[] = "model.safetensors";
 constexpr char kIndexFile[] = "model.safetensors.index.json";
+constexpr char kConsolidatedFile[] = "consolidated.safetensors";
 constexpr size_t kMaxNamesInMessage = 5;
 
 std::optional<at::ScalarType> WeightType(const std::string& dtype) {
@@ -129,6 +130,8 @@ absl::StatusOr<WeightMap> WeightMap::Open(const std::filesystem::path& folder,
     ESS_RETURN_IF_ERROR(state->AddFile(folder, kSingleFile, nullptr));
   } else if (std::filesystem::exists(folder / kIndexFile, error)) {
     ESS_RETURN_IF_ERROR(state->AddShards(folder));
+  } else if (std::filesystem::exists(folder / kConsolidatedFile, error)) {
+    ESS_RETURN_IF_ERROR(state->AddFile(folder, kConsolidatedFile, nullptr));
   } else {
     const bool pickled = std::filesystem::exists(folder / "pytorch_model.bin", error);
     return absl::DataLossError(
@@ -157,6 +160,11 @@ void WeightMap::StripPrefix(const std::vector<std::string>& prefixes) {
 void WeightMap::IgnoreSuffix(std::string_view suffix) {
   std::erase_if(state_->weights,
                 [suffix](const auto& weight) { return weight.first.ends_with(suffix); });
+}
+
+void WeightMap::IgnorePrefix(std::string_view prefix) {
+  std::erase_if(state_->weights,
+                [prefix](const auto& weight) { return weight.first.starts_with(prefix); });
 }
 
 bool WeightMap::Has(std::string_view name) const {

@@ -21,9 +21,10 @@ class SafetensorsFile;
 // Not thread-safe.
 class WeightMap {
  public:
-  // Opens model.safetensors, else the shards of model.safetensors.index.json. Nothing is read but
-  // the headers. Weights go to `device` as float32, or as stored.
-  // Errors: kDataLoss  no weights, a broken header or index, a shard outside the folder.
+  // Opens model.safetensors, else the shards of model.safetensors.index.json, else
+  // consolidated.safetensors. Nothing is read but the headers. Weights go to `device` as float32,
+  // or as stored. Errors: kDataLoss  no weights, a broken header or index, a shard outside the
+  // folder.
   static absl::StatusOr<WeightMap> Open(const std::filesystem::path& folder,
                                         std::string_view device, bool as_stored);
   ~WeightMap();
@@ -35,6 +36,9 @@ class WeightMap {
 
   // Leaves tensors out whose name ends like this (buffers such as ".attn.bias").
   void IgnoreSuffix(std::string_view suffix);
+
+  // The same for names that start like this.
+  void IgnorePrefix(std::string_view prefix);
 
   bool Has(std::string_view name) const;
 

@@ -2,6 +2,8 @@
 
 #include <vector>
 
+#include "server/models/deepseek_v2.h"
+#include "server/models/deepseek_v3.h"
 #include "server/models/falcon.h"
 #include "server/models/gemma.h"
 #include "server/models/gemma2.h"
@@ -22,14 +24,30 @@
 namespace ess::models {
 
 std::span<const Architecture> Architectures() {
+  // One line each, whatever fits.
+  // clang-format off
   static const auto& architectures = *new std::vector<Architecture>{
-      FalconArchitecture(),  FalconMambaArchitecture(), GemmaArchitecture(),
-      Gemma2Architecture(),  Gemma3Architecture(),      Gpt2Architecture(),
-      GptNeoxArchitecture(), LlamaArchitecture(),       MambaArchitecture(),
-      Mamba2Architecture(),  MistralArchitecture(),     MixtralArchitecture(),
-      PhiArchitecture(),     Phi3Architecture(),        Qwen2Architecture(),
-      Qwen3Architecture(),   Qwen3MoeArchitecture(),
+      DeepseekV2Architecture(),
+      DeepseekV3Architecture(),
+      FalconArchitecture(),
+      FalconMambaArchitecture(),
+      GemmaArchitecture(),
+      Gemma2Architecture(),
+      Gemma3Architecture(),
+      Gpt2Architecture(),
+      GptNeoxArchitecture(),
+      LlamaArchitecture(),
+      MambaArchitecture(),
+      Mamba2Architecture(),
+      MistralArchitecture(),
+      MixtralArchitecture(),
+      PhiArchitecture(),
+      Phi3Architecture(),
+      Qwen2Architecture(),
+      Qwen3Architecture(),
+      Qwen3MoeArchitecture(),
   };
+  // clang-format on
   return architectures;
 }
 

@@ -46,21 +46,22 @@ std::string ConfigReader::ShownValue(std::string_view key) const {
 }
 
 absl::Status ConfigReader::Missing(std::string_view key) const {
-  return absl::DataLossError(fmt::format("config.json: {} is missing", Name(key)));
+  return absl::DataLossError(fmt::format("{}: {} is missing", file_, Name(key)));
 }
 
 absl::Status ConfigReader::WrongType(std::string_view key, std::string_view expected) const {
   return absl::DataLossError(
-      fmt::format("config.json: {} is {}; expected {}", Name(key), ShownValue(key), expected));
+      fmt::format("{}: {} is {}; expected {}", file_, Name(key), ShownValue(key), expected));
 }
 
 absl::Status ConfigReader::Unsupported(std::string_view key, std::string_view supported) const {
   return absl::FailedPreconditionError(
-      fmt::format("config.json: {} is {}; supported: {}", Name(key), ShownValue(key), supported));
+      fmt::format("{}: {} is {}; supported: {}", file_, Name(key), ShownValue(key), supported));
 }
 
-absl::StatusOr<int64_t> ConfigReader::Size(std::string_view key,
-                                           std::optional<int64_t> default_value) const {
+absl::StatusOr<int64_t> ConfigReader::Integer(std::string_view key,
+                                              std::optional<int64_t> default_value,
+                                              int64_t minimum) const {
   const nlohmann::json* value = Find(key);
   if (value == nullptr) {
     if (!default_value.has_value()) return Missing(key);
@@ -70,10 +71,19 @@ absl::StatusOr<int64_t> ConfigReader::Size(std::string_view key,
   // Unsigned values above 2^63 would wrap: compare before the conversion.
   const bool too_large =
       value->is_number_unsigned() && value->get<uint64_t>() > uint64_t{kMaxConfigSize};
-  if (too_large || value->get<int64_t>() < 1 || value->get<int64_t>() > kMaxConfigSize) {
-    return Unsupported(key, fmt::format("1 to {}", kMaxConfigSize));
+  if (too_large || value->get<int64_t>() < minimum || value->get<int64_t>() > kMaxConfigSize) {
+    return Unsupported(key, fmt::format("{} to {}", minimum, kMaxConfigSize));
   }
   return value->get<int64_t>();
+}
+
+absl::StatusOr<int64_t> ConfigReader::Size(std::string_view key,
+                                           std::optional<int64_t> default_value) const {
+  return Integer(key, default_value, /*minimum=*/1);
+}
+
+absl::StatusOr<int64_t> ConfigReader::Count(std::string_view key, int64_t default_value) const {
+  return Integer(key, default_value, /*minimum=*/0);
 }
 
 absl::StatusOr<int64_t> ConfigReader::SizeOrNone(std::string_view key,
@@ -225,7 +235,7 @@ absl::StatusOr<std::optional<ConfigReader>> ConfigReader::Object(std::string_vie
   const nlohmann::json* value = Find(key);
   if (value == nullptr) return std::nullopt;
   if (!value->is_object()) return WrongType(key, "an object");
-  return ConfigReader(*value, Name(key));
+  return ConfigReader(*value, Name(key), file_);
 }
 
 absl::Status ConfigReader::RefuseTrue(std::string_view key) const {

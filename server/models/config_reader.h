@@ -30,8 +30,9 @@ inline constexpr int64_t kMaxConfigSize = int64_t{1} << 24;
 class ConfigReader {
  public:
   // `path` is "" for the file itself, else the key of this object in it.
-  explicit ConfigReader(const nlohmann::json& object, std::string path = "")
-      : object_(&object), path_(std::move(path)) {}
+  explicit ConfigReader(const nlohmann::json& object, std::string path = "",
+                        std::string file = "config.json")
+      : object_(&object), path_(std::move(path)), file_(std::move(file)) {}
 
   // Present and not null.
   bool Has(std::string_view key) const { return Find(key) != nullptr; }
@@ -45,10 +46,13 @@ class ConfigReader {
   // An integer in [1, kMaxConfigSize].
   absl::StatusOr<int64_t> Size(std::string_view key, std::optional<int64_t> default_value) const;
 
-  // The same, or 0 where the file says null.
+  // An integer in [0, kMaxConfigSize].
+  absl::StatusOr<int64_t> Count(std::string_view key, int64_t default_value) const;
+
+  // A size, or 0 where the file says null.
   absl::StatusOr<int64_t> SizeOrNone(std::string_view key, int64_t default_value) const;
 
-  // The same under either of two names; both present with different values: kDataLoss.
+  // A size under either of two names; both present with different values: kDataLoss.
   absl::StatusOr<int64_t> Size(std::string_view key, std::string_view alias,
                                std::optional<int64_t> default_value) const;
 
@@ -94,6 +98,9 @@ class ConfigReader {
 
  private:
   const nlohmann::json* Find(std::string_view key) const;
+  // An integer in [minimum, kMaxConfigSize].
+  absl::StatusOr<int64_t> Integer(std::string_view key, std::optional<int64_t> default_value,
+                                  int64_t minimum) const;
   // A list of `count` entries of one JSON type.
   absl::StatusOr<const nlohmann::json*> List(std::string_view key, int64_t count,
                                              bool (nlohmann::json::*is_right)() const,
@@ -104,6 +111,7 @@ class ConfigReader {
 
   const nlohmann::json* object_;
   std::string path_;
+  std::string file_;
 };
 
 // kDataLoss: "config.json: REASON", for values that contradict each other.

@@ -1,8 +1,6 @@
 #include "server/models/falcon.h"
 
-#include <memory>
 #include <string>
-#include <utility>
 
 #include "fmt/format.h"
 #include "server/base/status_macros.h"
@@ -15,8 +13,6 @@ namespace {
 struct FalconConfig {
   LayerNormDecoderConfig decoder;
   int64_t key_value_head_count = 0;  // G, what the projection really has.
-  int64_t intermediate_size = 0;     // I
-  double norm_epsilon = 0;
   bool bias = false;
   int64_t norm_count = 1;  // Of a layer; 2 are ln_attn and ln_mlp, or one after the other.
 };
@@ -48,6 +44,7 @@ absl::Status ReadWiring(const ConfigReader& config, FalconConfig& falcon) {
 absl::StatusOr<FalconConfig> ReadFalconConfig(const ConfigReader& config) {
   FalconConfig falcon;
   LayerNormDecoderConfig& decoder = falcon.decoder;
+  decoder.names = {.embedding = "word_embeddings", .norm = "ln_f"};
   ESS_ASSIGN_OR_RETURN(decoder.vocabulary_size, config.Size("vocab_size", 65024));
   ESS_ASSIGN_OR_RETURN(decoder.hidden_size, config.Size("hidden_size", "n_embed", 4544));
   ESS_ASSIGN_OR_RETURN(decoder.layer_count, config.Size("num_hidden_layers", "n_layer", 32));
@@ -64,9 +61,9 @@ absl::StatusOr<FalconConfig> ReadFalconConfig(const ConfigReader& config) {
   ESS_ASSIGN_OR_RETURN(const std::string activation,
                        config.Choice("activation", "gelu", ActivationNames()));
   decoder.activation = FindActivation(activation);
-  ESS_ASSIGN_OR_RETURN(falcon.intermediate_size,
+  ESS_ASSIGN_OR_RETURN(decoder.intermediate_size,
                        config.Size("ffn_hidden_size", 4 * decoder.hidden_size));
-  ESS_ASSIGN_OR_RETURN(falcon.norm_epsilon, config.Number("layer_norm_epsilon", 1e-5, 0, 1));
+  ESS_ASSIGN_OR_RETURN(decoder.norm_epsilon, config.Number("layer_norm_epsilon", 1e-5, 0, 1));
   ESS_ASSIGN_OR_RETURN(falcon.bias, config.Bool("bias", false));
   return falcon;
 }
@@ -74,7 +71,8 @@ absl::StatusOr<FalconConfig> ReadFalconConfig(const ConfigReader& config) {
 absl::Status TakeNorms(TensorSource& tensors, const FalconConfig& falcon, const std::string& layer,
                        LayerNormLayer& weights) {
   auto take = [&](const std::string& name) {
-    return TakeLayerNorm(tensors, layer + name, falcon.decoder.hidden_size, falcon.norm_epsilon);
+    return TakeLayerNorm(tensors, layer + name, falcon.decoder.hidden_size,
+                         falcon.decoder.norm_epsilon);
   };
   if (falcon.norm_count == 2) {
     ESS_ASSIGN_OR_RETURN(weights.attention_norm, take("ln_attn"));
@@ -103,27 +101,10 @@ absl::StatusOr<LayerNormLayer> TakeFalconLayer(TensorSource& tensors, const Falc
   SplitGroupedRows(fused, falcon.key_value_head_count, falcon.decoder.head_dim, weights);
   ESS_ASSIGN_OR_RETURN(weights.output, take_linear("self_attention.dense", width, width));
   ESS_ASSIGN_OR_RETURN(weights.up,
-                       take_linear("mlp.dense_h_to_4h", falcon.intermediate_size, width));
+                       take_linear("mlp.dense_h_to_4h", falcon.decoder.intermediate_size, width));
   ESS_ASSIGN_OR_RETURN(weights.down,
-                       take_linear("mlp.dense_4h_to_h", width, falcon.intermediate_size));
+                       take_linear("mlp.dense_4h_to_h", width, falcon.decoder.intermediate_size));
   return weights;
-}
-
-absl::StatusOr<std::unique_ptr<SequenceModel>> CreateFalcon(const ConfigReader& config,
-                                                            TensorSource& tensors,
-                                                            const std::string& device) {
-  ESS_ASSIGN_OR_RETURN(const FalconConfig falcon, ReadFalconConfig(config));
-  const int64_t width = falcon.decoder.hidden_size;
-  LayerNormDecoderWeights weights;
-  ESS_ASSIGN_OR_RETURN(weights.embedding, tensors.Take("word_embeddings.weight",
-                                                       {falcon.decoder.vocabulary_size, width}));
-  for (int64_t layer = 0; layer < falcon.decoder.layer_count; ++layer) {
-    ESS_ASSIGN_OR_RETURN(LayerNormLayer taken, TakeFalconLayer(tensors, falcon, layer));
-    weights.layers.push_back(std::move(taken));
-  }
-  ESS_ASSIGN_OR_RETURN(weights.norm, TakeLayerNorm(tensors, "ln_f", width, falcon.norm_epsilon));
-  ESS_ASSIGN_OR_RETURN(weights.head, TakeHead(tensors, "lm_head", weights.embedding));
-  return MakeLayerNormDecoder("falcon", falcon.decoder, std::move(weights), tensors, device);
 }
 
 // Groups of heads that share keys, two norms in a layer.
@@ -138,15 +119,15 @@ nlohmann::json TinyFalconConfig() {
 }  // namespace
 
 Architecture FalconArchitecture() {
-  return {.model_type = "falcon",
-          .base_prefixes = {"transformer."},
-          .ignored_suffixes = {".rotary_emb.inv_freq", ".rotary.inv_freq"},
-          .create = CreateFalcon,
-          .initial_weights =
-              [](const ConfigReader& config) {
-                return ReadInitialWeights(config, {.tied_head = true});
-              },
-          .tiny_config = TinyFalconConfig};
+  return LayerNormArchitecture<ReadFalconConfig, TakeFalconLayer>(
+      {.model_type = "falcon",
+       .base_prefixes = {"transformer."},
+       .ignored_suffixes = {".rotary_emb.inv_freq", ".rotary.inv_freq"},
+       .initial_weights =
+           [](const ConfigReader& config) {
+             return ReadInitialWeights(config, {.tied_head = true});
+           },
+       .tiny_config = TinyFalconConfig});
 }
 
 }  // namespace ess::models

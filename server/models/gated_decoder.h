@@ -17,27 +17,14 @@
 #include "server/models/architecture.h"
 #include "server/models/config_reader.h"
 #include "server/models/layers/activation.h"
+#include "server/models/layers/latent_attention.h"
+#include "server/models/layers/mixture_of_experts.h"
 #include "server/models/layers/rms_norm.h"
 #include "server/models/layers/rotary_scaling.h"
 #include "server/models/sequence_model.h"
 #include "server/models/tensor_source.h"
 
 namespace ess::models {
-
-// Layers whose feed-forward is a mixture of experts.
-struct ExpertsConfig {
-  int64_t count = 0;
-  int64_t chosen = 0;  // For each token.
-  int64_t intermediate_size = 0;
-  bool normalized = false;   // Whether the weights of the chosen sum to 1.
-  std::vector<bool> layers;  // By layer.
-  // How a layer's tensors are named.
-  std::string_view module = "mlp.";
-  std::string_view gate = "gate_proj", up = "up_proj", down = "down_proj";
-};
-
-// Sizes that fit together. Errors: those of ConfigReader; kDataLoss  more chosen than there are.
-absl::Status CheckExperts(const ExpertsConfig& experts);
 
 struct GatedDecoderConfig {
   int64_t vocabulary_size = 0;    // V
@@ -59,7 +46,10 @@ struct GatedDecoderConfig {
   bool output_norms = false;       // Also of what attention and feed-forward add (Gemma 2 and 3).
   bool fused_projections = false;  // qkv_proj and gate_up_proj in the checkpoint (Phi-3).
 
+  std::optional<LatentAttentionConfig> latent;  // Instead of grouped queries (DeepSeek).
   std::optional<ExpertsConfig> experts;
+  // Further layers of the checkpoint, which predict tokens after the next one.
+  int64_t unused_layer_count = 0;
 
   double attention_scale = 0;
   double attention_soft_cap = 0;  // 0: none.
@@ -70,6 +60,8 @@ struct GatedDecoderConfig {
   std::vector<int64_t> windows;  // By layer; 0: full attention.
   // Of the layers with a window, where it is another.
   std::optional<RotaryScaling> window_rotary;
+
+  int64_t value_dim() const { return latent ? latent->value_dim : head_dim; }
 };
 
 // A family's defaults of the keys that transformers calls hidden_size, num_attention_heads, ...

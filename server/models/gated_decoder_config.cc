@@ -68,12 +68,6 @@ absl::StatusOr<InitialWeights> GatedInitialWeights(const ConfigReader& config) {
   return ReadInitialWeights(config, {.padded_embedding = "embed_tokens"});
 }
 
-absl::Status CheckExperts(const ExpertsConfig& experts) {
-  if (experts.chosen <= experts.count) return absl::OkStatus();
-  return ConfigContradiction(fmt::format("num_experts_per_tok is {}, but there are {} experts",
-                                         experts.chosen, experts.count));
-}
-
 absl::StatusOr<std::vector<int64_t>> ReadLayerWindows(
     const ConfigReader& config, int64_t layer_count, int64_t window,
     absl::FunctionRef<bool(int64_t layer)> slides) {

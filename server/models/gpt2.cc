@@ -1,9 +1,7 @@
 #include "server/models/gpt2.h"
 
 #include <cmath>
-#include <memory>
 #include <string>
-#include <utility>
 
 #include "fmt/format.h"
 #include "server/base/status_macros.h"
@@ -15,8 +13,6 @@ namespace {
 // Keys and defaults of transformers' GPT2Config, which also accepts the names that others use.
 struct Gpt2Config {
   LayerNormDecoderConfig decoder;
-  int64_t intermediate_size = 0;  // I
-  double norm_epsilon = 0;
 };
 
 // Factors of Q K^T.
@@ -35,6 +31,7 @@ absl::StatusOr<std::vector<double>> ReadScales(const ConfigReader& config, int64
 absl::StatusOr<Gpt2Config> ReadGpt2Config(const ConfigReader& config) {
   Gpt2Config gpt2;
   LayerNormDecoderConfig& decoder = gpt2.decoder;
+  decoder.names = {.embedding = "wte", .position_embedding = "wpe", .norm = "ln_f"};
   ESS_ASSIGN_OR_RETURN(decoder.vocabulary_size, config.Size("vocab_size", 50257));
   ESS_ASSIGN_OR_RETURN(decoder.hidden_size, config.Size("n_embd", "hidden_size", 768));
   ESS_ASSIGN_OR_RETURN(decoder.layer_count, config.Size("n_layer", "num_hidden_layers", 12));
@@ -47,8 +44,8 @@ absl::StatusOr<Gpt2Config> ReadGpt2Config(const ConfigReader& config) {
   ESS_ASSIGN_OR_RETURN(const std::string activation,
                        config.Choice("activation_function", "gelu_new", ActivationNames()));
   decoder.activation = FindActivation(activation);
-  ESS_ASSIGN_OR_RETURN(gpt2.intermediate_size, config.Size("n_inner", 4 * decoder.hidden_size));
-  ESS_ASSIGN_OR_RETURN(gpt2.norm_epsilon, config.Number("layer_norm_epsilon", 1e-5, 0, 1));
+  ESS_ASSIGN_OR_RETURN(decoder.intermediate_size, config.Size("n_inner", 4 * decoder.hidden_size));
+  ESS_ASSIGN_OR_RETURN(decoder.norm_epsilon, config.Number("layer_norm_epsilon", 1e-5, 0, 1));
   ESS_RETURN_IF_ERROR(config.RefuseTrue("add_cross_attention"));
   return gpt2;
 }
@@ -62,7 +59,7 @@ absl::StatusOr<LayerNormLayer> TakeGpt2Layer(TensorSource& tensors, const Gpt2Co
                       LinearLayout::kInputsByOutputs);
   };
   auto take_norm = [&](const std::string& name) {
-    return TakeLayerNorm(tensors, layer + name, width, gpt2.norm_epsilon);
+    return TakeLayerNorm(tensors, layer + name, width, gpt2.decoder.norm_epsilon);
   };
 
   LayerNormLayer weights;
@@ -74,34 +71,10 @@ absl::StatusOr<LayerNormLayer> TakeGpt2Layer(TensorSource& tensors, const Gpt2Co
   weights.value = fused.Rows(2 * width, width);
   ESS_ASSIGN_OR_RETURN(weights.output, take_linear("attn.c_proj", width, width));
   ESS_ASSIGN_OR_RETURN(weights.feed_forward_norm, take_norm("ln_2"));
-  ESS_ASSIGN_OR_RETURN(weights.up, take_linear("mlp.c_fc", gpt2.intermediate_size, width));
-  ESS_ASSIGN_OR_RETURN(weights.down, take_linear("mlp.c_proj", width, gpt2.intermediate_size));
+  ESS_ASSIGN_OR_RETURN(weights.up, take_linear("mlp.c_fc", gpt2.decoder.intermediate_size, width));
+  ESS_ASSIGN_OR_RETURN(weights.down,
+                       take_linear("mlp.c_proj", width, gpt2.decoder.intermediate_size));
   return weights;
-}
-
-absl::StatusOr<LayerNormDecoderWeights> TakeGpt2(TensorSource& tensors, const Gpt2Config& gpt2) {
-  const LayerNormDecoderConfig& decoder = gpt2.decoder;
-  const int64_t width = decoder.hidden_size;
-  LayerNormDecoderWeights weights;
-  ESS_ASSIGN_OR_RETURN(weights.embedding,
-                       tensors.Take("wte.weight", {decoder.vocabulary_size, width}));
-  ESS_ASSIGN_OR_RETURN(weights.position_embedding,
-                       tensors.Take("wpe.weight", {decoder.max_positions, width}));
-  for (int64_t layer = 0; layer < decoder.layer_count; ++layer) {
-    ESS_ASSIGN_OR_RETURN(LayerNormLayer taken, TakeGpt2Layer(tensors, gpt2, layer));
-    weights.layers.push_back(std::move(taken));
-  }
-  ESS_ASSIGN_OR_RETURN(weights.norm, TakeLayerNorm(tensors, "ln_f", width, gpt2.norm_epsilon));
-  ESS_ASSIGN_OR_RETURN(weights.head, TakeHead(tensors, "lm_head", weights.embedding));
-  return weights;
-}
-
-absl::StatusOr<std::unique_ptr<SequenceModel>> CreateGpt2(const ConfigReader& config,
-                                                          TensorSource& tensors,
-                                                          const std::string& device) {
-  ESS_ASSIGN_OR_RETURN(const Gpt2Config gpt2, ReadGpt2Config(config));
-  ESS_ASSIGN_OR_RETURN(LayerNormDecoderWeights weights, TakeGpt2(tensors, gpt2));
-  return MakeLayerNormDecoder("gpt2", gpt2.decoder, std::move(weights), tensors, device);
 }
 
 // What goes into the residual stream starts smaller the more layers add to it: Radford et al. 2019.
@@ -124,12 +97,12 @@ nlohmann::json TinyGpt2Config() {
 }  // namespace
 
 Architecture Gpt2Architecture() {
-  return {.model_type = "gpt2",
-          .base_prefixes = {"transformer."},
-          .ignored_suffixes = {".attn.bias", ".attn.masked_bias"},
-          .create = CreateGpt2,
-          .initial_weights = Gpt2InitialWeights,
-          .tiny_config = TinyGpt2Config};
+  return LayerNormArchitecture<ReadGpt2Config, TakeGpt2Layer>(
+      {.model_type = "gpt2",
+       .base_prefixes = {"transformer."},
+       .ignored_suffixes = {".attn.bias", ".attn.masked_bias"},
+       .initial_weights = Gpt2InitialWeights,
+       .tiny_config = TinyGpt2Config});
 }
 
 }  // namespace ess::models

@@ -1,8 +1,6 @@
 #include "server/models/gpt_neox.h"
 
-#include <memory>
 #include <string>
-#include <utility>
 
 #include "fmt/format.h"
 #include "server/base/status_macros.h"
@@ -14,8 +12,6 @@ namespace {
 // Keys and defaults of transformers' GPTNeoXConfig.
 struct NeoxConfig {
   LayerNormDecoderConfig decoder;
-  int64_t intermediate_size = 0;  // I
-  double norm_epsilon = 0;
   bool attention_bias = true;
 };
 
@@ -28,6 +24,7 @@ absl::StatusOr<NeoxConfig> ReadNeoxConfig(const ConfigReader& config) {
                                                                    .max_positions = 2048,
                                                                    .activation = "gelu"}));
   LayerNormDecoderConfig& decoder = neox.decoder;
+  decoder.names = {.embedding = "embed_in", .norm = "final_layer_norm", .head = "embed_out"};
   ESS_ASSIGN_OR_RETURN(decoder.parallel_residual, config.Bool("use_parallel_residual", true));
   ESS_ASSIGN_OR_RETURN(decoder.rotary,
                        ReadRotaryScaling(config, decoder.head_dim, decoder.max_positions,
@@ -35,8 +32,8 @@ absl::StatusOr<NeoxConfig> ReadNeoxConfig(const ConfigReader& config) {
                                           .fraction = "rotary_pct",
                                           .default_fraction = 0.25,
                                           .may_be_partial = true}));
-  ESS_ASSIGN_OR_RETURN(neox.intermediate_size, config.Size("intermediate_size", 24576));
-  ESS_ASSIGN_OR_RETURN(neox.norm_epsilon, config.Number("layer_norm_eps", 1e-5, 0, 1));
+  ESS_ASSIGN_OR_RETURN(decoder.intermediate_size, config.Size("intermediate_size", 24576));
+  ESS_ASSIGN_OR_RETURN(decoder.norm_epsilon, config.Number("layer_norm_eps", 1e-5, 0, 1));
   ESS_ASSIGN_OR_RETURN(neox.attention_bias, config.Bool("attention_bias", true));
   return neox;
 }
@@ -44,14 +41,14 @@ absl::StatusOr<NeoxConfig> ReadNeoxConfig(const ConfigReader& config) {
 absl::StatusOr<LayerNormLayer> TakeNeoxLayer(TensorSource& tensors, const NeoxConfig& neox,
                                              int64_t layer_index) {
   const int64_t width = neox.decoder.hidden_size;
-  const int64_t inner = neox.intermediate_size;
+  const int64_t inner = neox.decoder.intermediate_size;
   const std::string layer = fmt::format("layers.{}.", layer_index);
   LayerNormLayer weights;
-  ESS_ASSIGN_OR_RETURN(weights.attention_norm,
-                       TakeLayerNorm(tensors, layer + "input_layernorm", width, neox.norm_epsilon));
+  ESS_ASSIGN_OR_RETURN(weights.attention_norm, TakeLayerNorm(tensors, layer + "input_layernorm",
+                                                             width, neox.decoder.norm_epsilon));
   ESS_ASSIGN_OR_RETURN(
       weights.feed_forward_norm,
-      TakeLayerNorm(tensors, layer + "post_attention_layernorm", width, neox.norm_epsilon));
+      TakeLayerNorm(tensors, layer + "post_attention_layernorm", width, neox.decoder.norm_epsilon));
   ESS_ASSIGN_OR_RETURN(const Linear fused, TakeLinear(tensors, layer + "attention.query_key_value",
                                                       3 * width, width, neox.attention_bias));
   // Query, key and value of one head after the other.
@@ -65,24 +62,6 @@ absl::StatusOr<LayerNormLayer> TakeNeoxLayer(TensorSource& tensors, const NeoxCo
   return weights;
 }
 
-absl::StatusOr<std::unique_ptr<SequenceModel>> CreateGptNeox(const ConfigReader& config,
-                                                             TensorSource& tensors,
-                                                             const std::string& device) {
-  ESS_ASSIGN_OR_RETURN(const NeoxConfig neox, ReadNeoxConfig(config));
-  const int64_t width = neox.decoder.hidden_size;
-  LayerNormDecoderWeights weights;
-  ESS_ASSIGN_OR_RETURN(weights.embedding,
-                       tensors.Take("embed_in.weight", {neox.decoder.vocabulary_size, width}));
-  for (int64_t layer = 0; layer < neox.decoder.layer_count; ++layer) {
-    ESS_ASSIGN_OR_RETURN(LayerNormLayer taken, TakeNeoxLayer(tensors, neox, layer));
-    weights.layers.push_back(std::move(taken));
-  }
-  ESS_ASSIGN_OR_RETURN(weights.norm,
-                       TakeLayerNorm(tensors, "final_layer_norm", width, neox.norm_epsilon));
-  ESS_ASSIGN_OR_RETURN(weights.head, TakeHead(tensors, "embed_out", weights.embedding));
-  return MakeLayerNormDecoder("gpt_neox", neox.decoder, std::move(weights), tensors, device);
-}
-
 nlohmann::json TinyGptNeoxConfig() {
   return {{"model_type", "gpt_neox"},     {"vocab_size", 31},       {"hidden_size", 16},
           {"intermediate_size", 24},      {"num_hidden_layers", 3}, {"num_attention_heads", 2},
@@ -92,15 +71,15 @@ nlohmann::json TinyGptNeoxConfig() {
 }  // namespace
 
 Architecture GptNeoxArchitecture() {
-  return {.model_type = "gpt_neox",
-          .base_prefixes = {"gpt_neox."},
-          .ignored_suffixes = {".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"},
-          .create = CreateGptNeox,
-          .initial_weights =
-              [](const ConfigReader& config) {
-                return ReadInitialWeights(config, {.head = "embed_out"});
-              },
-          .tiny_config = TinyGptNeoxConfig};
+  return LayerNormArchitecture<ReadNeoxConfig, TakeNeoxLayer>(
+      {.model_type = "gpt_neox",
+       .base_prefixes = {"gpt_neox."},
+       .ignored_suffixes = {".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"},
+       .initial_weights =
+           [](const ConfigReader& config) {
+             return ReadInitialWeights(config, {.head = "embed_out"});
+           },
+       .tiny_config = TinyGptNeoxConfig});
 }
 
 }  // namespace ess::models

@@ -18,24 +18,47 @@ namespace {
 
 class LayerNormDecoder final : public Decoder {
  public:
-  LayerNormDecoder(LayerNormDecoderConfig config, LayerNormDecoderWeights weights)
-      : config_(std::move(config)), weights_(std::move(weights)) {}
+  explicit LayerNormDecoder(const LayerNormDecoderConfig& config) : config_(config) {}
 
-  const at::Tensor& embedding() const override { return weights_.embedding; }
+  absl::Status Take(TensorSource& tensors, TakeLayerNormLayer take_layer) {
+    const LayerNormDecoderNames& names = config_.names;
+    const int64_t width = config_.hidden_size;
+    const auto weight = [](std::string_view name) { return fmt::format("{}.weight", name); };
+    ESS_ASSIGN_OR_RETURN(embedding_,
+                         tensors.Take(weight(names.embedding), {config_.vocabulary_size, width}));
+    if (!names.position_embedding.empty()) {
+      ESS_ASSIGN_OR_RETURN(position_embedding_, tensors.Take(weight(names.position_embedding),
+                                                             {config_.max_positions, width}));
+    }
+    for (int64_t layer = 0; layer < config_.layer_count; ++layer) {
+      ESS_ASSIGN_OR_RETURN(LayerNormLayer taken, take_layer(layer));
+      layers_.push_back(std::move(taken));
+    }
+    ESS_ASSIGN_OR_RETURN(
+        norm_, TakeLayerNorm(tensors, std::string(names.norm), width, config_.norm_epsilon));
+    ESS_ASSIGN_OR_RETURN(head_, TakeHead(tensors, std::string(names.head), embedding_));
+    if (names.head_bias) {
+      ESS_ASSIGN_OR_RETURN(
+          head_.bias, tensors.Take(fmt::format("{}.bias", names.head), {config_.vocabulary_size}));
+    }
+    return absl::OkStatus();
+  }
+
+  const at::Tensor& embedding() const override { return embedding_; }
 
   PromptState Begin(const at::Tensor& embeddings) const override {
     const int64_t length = embeddings.size(0);
     PromptState state;
     state.hidden = embeddings;
-    if (weights_.position_embedding.defined()) {
-      state.hidden.add_(weights_.position_embedding.narrow(0, 0, length));
+    if (position_embedding_.defined()) {
+      state.hidden.add_(position_embedding_.narrow(0, 0, length));
     }
-    if (config_.rotary) state.rotary = MakeRotaryTable(*config_.rotary, length, weights_.embedding);
+    if (config_.rotary) state.rotary = MakeRotaryTable(*config_.rotary, length, embedding_);
     return state;
   }
 
   absl::Status RunLayer(int64_t layer_index, PromptState& state, ForwardPass& pass) const override {
-    const LayerNormLayer& layer = weights_.layers[static_cast<size_t>(layer_index)];
+    const LayerNormLayer& layer = layers_[static_cast<size_t>(layer_index)];
     const at::Tensor x = layer.attention_norm(state.hidden);
     ESS_ASSIGN_OR_RETURN(const at::Tensor mixed, Attend(layer, layer_index, x, state, pass));
     if (pass.EndsAfter(layer_index)) return absl::OkStatus();
@@ -56,9 +79,7 @@ class LayerNormDecoder final : public Decoder {
     return absl::OkStatus();
   }
 
-  at::Tensor Logits(const at::Tensor& hidden) const override {
-    return weights_.head(weights_.norm(hidden));
-  }
+  at::Tensor Logits(const at::Tensor& hidden) const override { return head_(norm_(hidden)); }
 
  private:
   // x [L, D] => [L, H d]
@@ -84,7 +105,11 @@ class LayerNormDecoder final : public Decoder {
   }
 
   const LayerNormDecoderConfig config_;
-  const LayerNormDecoderWeights weights_;
+  at::Tensor embedding_;           // [V, D]
+  at::Tensor position_embedding_;  // [max_positions, D], or undefined.
+  std::vector<LayerNormLayer> layers_;
+  LayerNorm norm_;
+  Linear head_;
 };
 
 }  // namespace
@@ -138,21 +163,19 @@ void SplitGroupedRows(const Linear& fused, int64_t group_count, int64_t head_dim
   layer.value = part(queries + 1, 1);
 }
 
-std::unique_ptr<SequenceModel> MakeLayerNormDecoder(const std::string& model_type,
-                                                    LayerNormDecoderConfig config,
-                                                    LayerNormDecoderWeights weights,
-                                                    const TensorSource& tensors,
-                                                    const std::string& device) {
+absl::StatusOr<std::unique_ptr<SequenceModel>> MakeLayerNormDecoder(
+    const std::string& model_type, const LayerNormDecoderConfig& config, TensorSource& tensors,
+    const std::string& device, TakeLayerNormLayer take_layer) {
+  auto decoder = std::make_unique<LayerNormDecoder>(config);
+  ESS_RETURN_IF_ERROR(decoder->Take(tensors, take_layer));
   ModelDescription description = DescribeModel(model_type, device, tensors.Totals());
   description.vocabulary_size = config.vocabulary_size;
   description.max_positions = config.rotary ? config.rotary->PositionLimit() : config.max_positions;
   description.hidden_size = config.hidden_size;
   description.mixers =
       AttentionMixers(FullAttention(config.layer_count), config.head_count, config.head_dim);
-  const int64_t layer_count = config.layer_count;
-  return std::make_unique<DecoderModel>(
-      std::move(description), layer_count,
-      std::make_unique<LayerNormDecoder>(std::move(config), std::move(weights)));
+  return std::make_unique<DecoderModel>(std::move(description), config.layer_count,
+                                        std::move(decoder));
 }
 
 }  // namespace ess::models

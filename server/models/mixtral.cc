@@ -25,9 +25,9 @@ absl::StatusOr<GatedDecoderConfig> ReadMixtral(const ConfigReader& config) {
                                                          [](int64_t) { return true; }));
   ExpertsConfig& experts = mixtral.experts.emplace();
   ESS_ASSIGN_OR_RETURN(experts.count, config.Size("num_local_experts", 8));
-  ESS_ASSIGN_OR_RETURN(experts.chosen, config.Size("num_experts_per_tok", 2));
+  ESS_ASSIGN_OR_RETURN(experts.routing.chosen, config.Size("num_experts_per_tok", 2));
   experts.intermediate_size = mixtral.intermediate_size;
-  experts.normalized = true;
+  experts.routing.normalized = true;
   experts.layers.assign(static_cast<size_t>(mixtral.layer_count), true);
   experts.module = "block_sparse_moe.";
   experts.gate = "w1";

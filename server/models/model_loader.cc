@@ -5,11 +5,13 @@
 #include <system_error>
 #include <utility>
 
+#include "fmt/format.h"
 #include "server/base/json_file.h"
 #include "server/base/status_macros.h"
 #include "server/base/torch_status.h"
 #include "server/checkpoint/weight_map.h"
 #include "server/models/architectures.h"
+#include "server/models/mamba_ssm_config.h"
 #include "server/models/random_weights.h"
 #include "server/models/sequence_model.h"
 #include "server/tokenization/tokenizer.h"
@@ -18,6 +20,7 @@ namespace ess::models {
 namespace {
 
 constexpr char kConfigFile[] = "config.json";
+constexpr char kMistralConfigFile[] = "params.json";
 constexpr size_t kMaxConfigBytes = size_t{1} << 20;
 
 // The tensors of a checkpoint folder.
@@ -29,6 +32,7 @@ class CheckpointTensors final : public TensorSource {
   absl::StatusOr<at::Tensor> Take(std::string_view name, at::IntArrayRef shape) override {
     return weights_.Take(name, shape);
   }
+  void IgnorePrefix(std::string_view prefix) override { weights_.IgnorePrefix(prefix); }
   TensorTotals Totals() const override {
     return {
         .bytes = weights_.bytes(), .parameters = weights_.parameters(), .dtype = weights_.dtype()};
@@ -38,10 +42,32 @@ class CheckpointTensors final : public TensorSource {
   checkpoint::WeightMap& weights_;
 };
 
+bool Exists(const std::filesystem::path& file) {
+  std::error_code ignored;
+  return std::filesystem::exists(file, ignored);
+}
+
+// In the layout of mistral_inference.
+bool IsMistralFolder(const std::filesystem::path& folder) {
+  return !Exists(folder / kConfigFile) && Exists(folder / kMistralConfigFile);
+}
+
+absl::StatusOr<nlohmann::json> ReadObject(const std::filesystem::path& folder,
+                                          const std::string& file) {
+  ESS_ASSIGN_OR_RETURN(nlohmann::json object, ReadJsonFile(folder / file, file, kMaxConfigBytes));
+  if (object.is_object()) return object;
+  return absl::DataLossError(fmt::format("{}: the file is not an object", file));
+}
+
+// In transformers' words, whoever wrote it.
 absl::StatusOr<nlohmann::json> ReadConfig(const std::filesystem::path& folder) {
-  ESS_ASSIGN_OR_RETURN(nlohmann::json config,
-                       ReadJsonFile(folder / kConfigFile, kConfigFile, kMaxConfigBytes));
-  if (!config.is_object()) return ConfigContradiction("the file is not an object");
+  if (IsMistralFolder(folder)) {
+    ESS_ASSIGN_OR_RETURN(const nlohmann::json params, ReadObject(folder, kMistralConfigFile));
+    return TranslateMistralMambaConfig(ConfigReader(params, "", kMistralConfigFile));
+  }
+  ESS_ASSIGN_OR_RETURN(nlohmann::json config, ReadObject(folder, kConfigFile));
+  const ConfigReader reader(config);
+  if (IsMambaSsmConfig(reader)) return TranslateMambaSsmConfig(reader);
   return config;
 }
 
@@ -66,6 +92,7 @@ absl::StatusOr<std::unique_ptr<SequenceModel>> LoadModel(const std::filesystem::
   }
   ESS_ASSIGN_OR_RETURN(checkpoint::WeightMap weights,
                        checkpoint::WeightMap::Open(folder, options.device, options.as_stored));
+  if (IsMistralFolder(folder)) weights.StripPrefix({"model."});
   weights.StripPrefix(architecture->base_prefixes);
   for (const std::string& suffix : architecture->ignored_suffixes) weights.IgnoreSuffix(suffix);
   CheckpointTensors tensors(weights);
@@ -75,6 +102,14 @@ absl::StatusOr<std::unique_ptr<SequenceModel>> LoadModel(const std::filesystem::
 }
 
 }  // namespace
+
+std::filesystem::path FindConfig(const std::filesystem::path& folder) {
+  for (const char* const file : {kConfigFile, kMistralConfigFile}) {
+    std::error_code error;
+    if (std::filesystem::is_regular_file(folder / file, error)) return folder / file;
+  }
+  return {};
+}
 
 LoadedModel::LoadedModel() = default;
 LoadedModel::~LoadedModel() = default;
@@ -88,8 +123,7 @@ absl::StatusOr<LoadedModel> LoadModelFolder(const std::filesystem::path& folder,
     ESS_ASSIGN_OR_RETURN(loaded.model, LoadModel(folder, options));
     return absl::OkStatus();
   }));
-  std::error_code ignored;
-  if (std::filesystem::exists(folder / "tokenizer.json", ignored)) {
+  if (Exists(folder / "tokenizer.json")) {
     ESS_ASSIGN_OR_RETURN(loaded.tokenizer, tokenization::Tokenizer::Load(folder));
   }
   return loaded;

@@ -36,6 +36,10 @@ struct LoadedModel {
   std::unique_ptr<tokenization::Tokenizer> tokenizer;
 };
 
+// The file that says what a folder's model is: config.json, or Codestral-Mamba's params.json; empty
+// when there is neither.
+std::filesystem::path FindConfig(const std::filesystem::path& folder);
+
 // Reads config.json, reads or draws the weights, and reads the tokenizer. Messages name files
 // relative to the folder, tensors, what was found and what was expected. Errors:
 // kFailedPrecondition  unsupported model_type, option or config value.

@@ -1,8 +1,6 @@
 #include "server/models/phi.h"
 
-#include <memory>
 #include <string>
-#include <utility>
 
 #include "fmt/format.h"
 #include "server/base/status_macros.h"
@@ -15,8 +13,6 @@ namespace {
 struct PhiConfig {
   LayerNormDecoderConfig decoder;
   int64_t key_value_head_count = 0;  // G
-  int64_t intermediate_size = 0;     // I
-  double norm_epsilon = 0;
   bool query_key_norm = false;
 };
 
@@ -29,6 +25,7 @@ absl::StatusOr<PhiConfig> ReadPhiConfig(const ConfigReader& config) {
                                                                   .max_positions = 2048,
                                                                   .activation = "gelu_new"}));
   LayerNormDecoderConfig& decoder = phi.decoder;
+  decoder.names = {.embedding = "embed_tokens", .norm = "final_layernorm", .head_bias = true};
   ESS_ASSIGN_OR_RETURN(phi.key_value_head_count,
                        config.Size("num_key_value_heads", decoder.head_count));
   if (decoder.head_count % phi.key_value_head_count != 0) {
@@ -40,8 +37,8 @@ absl::StatusOr<PhiConfig> ReadPhiConfig(const ConfigReader& config) {
   ESS_ASSIGN_OR_RETURN(decoder.rotary,
                        ReadRotaryScaling(config, decoder.head_dim, decoder.max_positions,
                                          {.default_fraction = 0.5, .may_be_partial = true}));
-  ESS_ASSIGN_OR_RETURN(phi.intermediate_size, config.Size("intermediate_size", 8192));
-  ESS_ASSIGN_OR_RETURN(phi.norm_epsilon, config.Number("layer_norm_eps", 1e-5, 0, 1));
+  ESS_ASSIGN_OR_RETURN(decoder.intermediate_size, config.Size("intermediate_size", 8192));
+  ESS_ASSIGN_OR_RETURN(decoder.norm_epsilon, config.Number("layer_norm_eps", 1e-5, 0, 1));
   ESS_ASSIGN_OR_RETURN(phi.query_key_norm, config.Bool("qk_layernorm", false));
   return phi;
 }
@@ -56,7 +53,7 @@ absl::StatusOr<LayerNormLayer> TakePhiLayer(TensorSource& tensors, const PhiConf
     return TakeLinear(tensors, layer + name, outputs, inputs, /*bias=*/true);
   };
   auto take_norm = [&](const std::string& name, int64_t size) {
-    return TakeLayerNorm(tensors, layer + name, size, phi.norm_epsilon);
+    return TakeLayerNorm(tensors, layer + name, size, phi.decoder.norm_epsilon);
   };
   LayerNormLayer weights;
   ESS_ASSIGN_OR_RETURN(weights.attention_norm, take_norm("input_layernorm", width));
@@ -68,29 +65,9 @@ absl::StatusOr<LayerNormLayer> TakePhiLayer(TensorSource& tensors, const PhiConf
     ESS_ASSIGN_OR_RETURN(weights.query_norm, take_norm("self_attn.q_layernorm", head_dim));
     ESS_ASSIGN_OR_RETURN(weights.key_norm, take_norm("self_attn.k_layernorm", head_dim));
   }
-  ESS_ASSIGN_OR_RETURN(weights.up, take_linear("mlp.fc1", phi.intermediate_size, width));
-  ESS_ASSIGN_OR_RETURN(weights.down, take_linear("mlp.fc2", width, phi.intermediate_size));
+  ESS_ASSIGN_OR_RETURN(weights.up, take_linear("mlp.fc1", phi.decoder.intermediate_size, width));
+  ESS_ASSIGN_OR_RETURN(weights.down, take_linear("mlp.fc2", width, phi.decoder.intermediate_size));
   return weights;
-}
-
-absl::StatusOr<std::unique_ptr<SequenceModel>> CreatePhi(const ConfigReader& config,
-                                                         TensorSource& tensors,
-                                                         const std::string& device) {
-  ESS_ASSIGN_OR_RETURN(const PhiConfig phi, ReadPhiConfig(config));
-  const int64_t vocabulary_size = phi.decoder.vocabulary_size;
-  const int64_t width = phi.decoder.hidden_size;
-  LayerNormDecoderWeights weights;
-  ESS_ASSIGN_OR_RETURN(weights.embedding,
-                       tensors.Take("embed_tokens.weight", {vocabulary_size, width}));
-  for (int64_t layer = 0; layer < phi.decoder.layer_count; ++layer) {
-    ESS_ASSIGN_OR_RETURN(LayerNormLayer taken, TakePhiLayer(tensors, phi, layer));
-    weights.layers.push_back(std::move(taken));
-  }
-  ESS_ASSIGN_OR_RETURN(weights.norm,
-                       TakeLayerNorm(tensors, "final_layernorm", width, phi.norm_epsilon));
-  ESS_ASSIGN_OR_RETURN(weights.head, TakeHead(tensors, "lm_head", weights.embedding));
-  ESS_ASSIGN_OR_RETURN(weights.head.bias, tensors.Take("lm_head.bias", {vocabulary_size}));
-  return MakeLayerNormDecoder("phi", phi.decoder, std::move(weights), tensors, device);
 }
 
 // Shared key heads, and norms of queries and keys.
@@ -103,15 +80,15 @@ nlohmann::json TinyPhiConfig() {
 }  // namespace
 
 Architecture PhiArchitecture() {
-  return {.model_type = "phi",
-          .base_prefixes = {"model."},
-          .ignored_suffixes = {".rotary_emb.inv_freq"},
-          .create = CreatePhi,
-          .initial_weights =
-              [](const ConfigReader& config) {
-                return ReadInitialWeights(config, {.padded_embedding = "embed_tokens"});
-              },
-          .tiny_config = TinyPhiConfig};
+  return LayerNormArchitecture<ReadPhiConfig, TakePhiLayer>(
+      {.model_type = "phi",
+       .base_prefixes = {"model."},
+       .ignored_suffixes = {".rotary_emb.inv_freq"},
+       .initial_weights =
+           [](const ConfigReader& config) {
+             return ReadInitialWeights(config, {.padded_embedding = "embed_tokens"});
+           },
+       .tiny_config = TinyPhiConfig});
 }
 
 }  // namespace ess::models

@@ -39,9 +39,9 @@ absl::StatusOr<GatedDecoderConfig> ReadQwen3Moe(const ConfigReader& config) {
   if (slides) std::fill(qwen.windows.begin(), qwen.windows.end(), window);
   ExpertsConfig& experts = qwen.experts.emplace();
   ESS_ASSIGN_OR_RETURN(experts.count, config.Size("num_experts", "num_local_experts", 128));
-  ESS_ASSIGN_OR_RETURN(experts.chosen, config.Size("num_experts_per_tok", 8));
+  ESS_ASSIGN_OR_RETURN(experts.routing.chosen, config.Size("num_experts_per_tok", 8));
   ESS_ASSIGN_OR_RETURN(experts.intermediate_size, config.Size("moe_intermediate_size", 768));
-  ESS_ASSIGN_OR_RETURN(experts.normalized, config.Bool("norm_topk_prob", false));
+  ESS_ASSIGN_OR_RETURN(experts.routing.normalized, config.Bool("norm_topk_prob", false));
   ESS_ASSIGN_OR_RETURN(experts.layers, ReadSparseLayers(config, qwen.layer_count));
   ESS_RETURN_IF_ERROR(CheckExperts(experts));
   return qwen;

@@ -11,10 +11,9 @@ absl::StatusOr<std::vector<int64_t>> ReadQwenWindows(const ConfigReader& config,
   ESS_ASSIGN_OR_RETURN(const bool used, config.Bool("use_sliding_window", false));
   ESS_ASSIGN_OR_RETURN(const int64_t window, config.SizeOrNone("sliding_window", 4096));
   // 0 is allowed: a window in every layer.
-  ESS_ASSIGN_OR_RETURN(const double first, config.Number("max_window_layers", 28, 0,
-                                                         static_cast<double>(kMaxConfigSize)));
+  ESS_ASSIGN_OR_RETURN(const int64_t first, config.Count("max_window_layers", 28));
   return ReadLayerWindows(config, layer_count, used ? window : 0,
-                          [first](int64_t layer) { return static_cast<double>(layer) >= first; });
+                          [first](int64_t layer) { return layer >= first; });
 }
 
 }  // namespace ess::models

@@ -31,6 +31,10 @@ class TensorSource {
   //         kResourceExhausted  the device's memory ran out.
   virtual absl::StatusOr<at::Tensor> Take(std::string_view name, at::IntArrayRef shape) = 0;
 
+  // Leaves out what a checkpoint may carry and the model does not use: names that start like this.
+  // A source that makes its tensors has nothing to leave out.
+  virtual void IgnorePrefix(std::string_view prefix) {}
+
   virtual TensorTotals Totals() const = 0;
 };
 

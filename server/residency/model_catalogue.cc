@@ -7,6 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
+#include "server/models/model_loader.h"
 
 namespace ess::residency {
 namespace {
@@ -19,11 +20,6 @@ bool IsModelName(const std::string& name) {
          std::all_of(name.begin(), name.end(), [](unsigned char c) {
            return absl::ascii_isalnum(c) || c == '.' || c == '_' || c == '-';
          });
-}
-
-bool IsModelFolder(const std::filesystem::path& folder) {
-  std::error_code error;
-  return std::filesystem::is_regular_file(folder / "config.json", error);
 }
 
 }  // namespace
@@ -101,7 +97,8 @@ void ModelCatalogue::SetOptions(const std::string& name, const ModelOptions& opt
 }
 
 std::optional<CatalogueEntry> ModelCatalogue::FindFolder(const std::string& name) const {
-  if (root_.empty() || !IsModelName(name) || !IsModelFolder(root_ / name)) return std::nullopt;
+  if (root_.empty() || !IsModelName(name) || models::FindConfig(root_ / name).empty())
+    return std::nullopt;
   return CatalogueEntry{.name = name, .folder = root_ / name, .options = {}};
 }
 

@@ -242,7 +242,8 @@ ModelStatus ModelResidency::StatusOf(const CatalogueEntry& entry) const {
 absl::StatusOr<ResidentModel> LoadResidentModel(const std::filesystem::path& folder,
                                                 const models::LoadOptions& options) {
   auto digest = std::async(std::launch::async, [&folder, seed = options.random_init_seed] {
-    return seed ? checkpoint::InitialWeightDigest(folder, *seed) : checkpoint::WeightDigest(folder);
+    return seed ? checkpoint::InitialWeightDigest(models::FindConfig(folder), *seed)
+                : checkpoint::WeightDigest(folder);
   });
   absl::StatusOr<models::LoadedModel> loaded = models::LoadModelFolder(folder, options);
   absl::StatusOr<std::string> weight_digest = digest.get();

@@ -1,14 +1,16 @@
 """Fixtures of the parity tests, and the table that they print.
 
-`pytest tests/parity --full` also writes the table into docs/parity.md.
+`pytest tests/parity --full` also runs Gemma 3 270M and writes the table into docs/parity.md.
 """
 
 from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 
+import gemma3_270m
 import model_parity
 import pytest
 
@@ -18,7 +20,9 @@ ROWS = pytest.StashKey[list[model_parity.ParityRow]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="write the table into docs/parity.md")
+    parser.addoption(
+        "--full", action="store_true", help="run what takes long too; write docs/parity.md"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -50,6 +54,19 @@ def smollm2() -> pathlib.Path:
     if not (folder / "model.safetensors").exists():
         pytest.skip("the demo model is absent; tools/make_demo_model makes it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def gemma3(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[pathlib.Path]:
+    """The folder of Gemma 3 270M."""
+    if not request.config.getoption("--full", default=False):
+        pytest.skip("Gemma 3 270M takes a minute to make; --full does")
+    folder = tmp_path_factory.mktemp("gemma3-270m")
+    gemma3_270m.make(folder)
+    yield folder
+    shutil.rmtree(folder)
 
 
 def table(rows: list[model_parity.ParityRow]) -> list[str]:

@@ -1,5 +1,5 @@
 """The families of server/models/gated_decoder.h against transformers: every branch of their configs
-that test_llama_parity.py does not have."""
+that test_llama_parity.py does not have, and Gemma 3 270M."""
 
 from __future__ import annotations
 
@@ -138,12 +138,12 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def save(folder: pathlib.Path, case: str, seed: int) -> None:
+def save(folder: pathlib.Path, case: str, seed: int, **options: Any) -> None:
     model_type = case.split(",")[0]
     config = transformers.AutoConfig.for_model(model_type, **{**BASE, **CASES[case]})
     model = transformers.AutoModelForCausalLM.from_config(config)
     model_parity.random_weights(model, seed)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, **options)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -157,6 +157,21 @@ def test_gated_decoder_equals_transformers(
     prompts = model_parity.random_prompts(RAGGED, BASE["vocab_size"], seed)
 
     row = model_parity.compare(case, tmp_path, prompts)
+
+    record_row(row)
+    model_parity.check(row)
+
+
+@pytest.mark.parametrize("case", ["mixtral", "qwen3_moe"])
+def test_experts_may_be_stacked_in_one_tensor(
+    case: str,
+    tmp_path: pathlib.Path,
+    record_row: Callable[[model_parity.ParityRow], None],
+) -> None:
+    save(tmp_path, case, seed=91, save_original_format=False)
+    prompts = model_parity.random_prompts(RAGGED, BASE["vocab_size"], seed=91)
+
+    row = model_parity.compare(f"{case}, stacked experts", tmp_path, prompts)
 
     record_row(row)
     model_parity.check(row)
@@ -206,6 +221,38 @@ def test_config_files_of_transformers_4_are_read(
     prompts = model_parity.random_prompts(RAGGED, BASE["vocab_size"], seed=90)
 
     row = model_parity.compare(f"{case}, config.json of transformers 4", tmp_path, prompts)
+
+    record_row(row)
+    model_parity.check(row)
+
+
+TEXTS = [
+    "The tide comes in twice a day, and each time it takes a little of the sand castle away.",
+    "def area(width, height):\n    return width * height\n\nprint(area(3, 4))\n",
+]
+
+
+def test_gemma3_270m_equals_transformers(
+    gemma3: pathlib.Path, record_row: Callable[[model_parity.ParityRow], None]
+) -> None:
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(gemma3)
+    prompts = [tokenizer(text)["input_ids"] for text in TEXTS] + [[17]]
+
+    row = model_parity.compare("Gemma 3 270M", gemma3, prompts)
+
+    record_row(row)
+    model_parity.check(row)
+
+
+def test_gemma3_270m_beyond_its_window_equals_transformers(
+    gemma3: pathlib.Path, record_row: Callable[[model_parity.ParityRow], None]
+) -> None:
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(gemma3)
+    text = (model_parity.REPOSITORY / "tools" / "demo_text" / "long.txt").read_text()
+    prompt = tokenizer(text + text)["input_ids"][:560]
+    assert len(prompt) > 512
+
+    row = model_parity.compare("Gemma 3 270M, beyond its window", gemma3, [prompt], tolerances=())
 
     record_row(row)
     model_parity.check(row)

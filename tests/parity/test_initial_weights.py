@@ -36,6 +36,19 @@ SMALL: dict[str, Any] = {
 }
 ATTENTION: dict[str, Any] = {**SMALL, "intermediate_size": 96, "num_key_value_heads": 2}
 EXPERTS: dict[str, Any] = {**ATTENTION, "num_experts_per_tok": 2}
+LATENT: dict[str, Any] = {
+    **ATTENTION,
+    "num_key_value_heads": None,
+    "moe_intermediate_size": 24,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "first_k_dense_replace": 1,
+    "q_lora_rank": 24,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 12,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 16,
+}
 GEMMA: dict[str, Any] = {**ATTENTION, "head_dim": 12}
 MAMBA: dict[str, Any] = {
     "vocab_size": 300,
@@ -45,6 +58,15 @@ MAMBA: dict[str, Any] = {
 }
 MAMBA2: dict[str, Any] = {**MAMBA, "num_heads": 32, "head_dim": 4, "n_groups": 2}
 CASES: dict[str, dict[str, Any]] = {
+    "deepseek_v2": LATENT,
+    "deepseek_v2, queries from the hidden state, biases, tied": {
+        **LATENT,
+        "q_lora_rank": None,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "tie_word_embeddings": True,
+    },
+    "deepseek_v3": {**LATENT, "n_group": 2, "topk_group": 1},
     "falcon": {**SMALL, "ffn_hidden_size": 96},
     "falcon, new layout, biases, untied": {
         **SMALL,

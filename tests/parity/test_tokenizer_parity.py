@@ -1,4 +1,5 @@
-"""The server's tokenizer against the package `tokenizers`, on the demo model and tiny ones."""
+"""The server's tokenizer against transformers' fast tokenizers: those of SmolLM2 and Gemma 3, ones
+made by hand, and ones trained here."""
 
 import json
 import random
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+import transformers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "build" / "bin" / "tokenize"
@@ -34,6 +36,7 @@ HANDMADE = [
     "a<|endoftext|>b <|im_end|>",
     "<|im_end",
     "<repo_name>x<file_sep>y",
+    "<s>a</s> <unk> <bos>b<eos><start_of_turn>user\n",
     "\0",
     "a\0b\0\0c",
     "\ufeffbyte order mark",
@@ -81,11 +84,11 @@ def ours(folder: Path, texts: list[str], add_special_tokens: bool) -> list[dict]
 
 def assert_equal_ids(folder: Path, add_special_tokens: bool) -> None:
     texts = strings()
-    public = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    public = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
     answers = ours(folder, texts, add_special_tokens)
-    assert len(answers) == len(texts)
+    assert len(answers) == len(texts) > 200
     for text, answer in zip(texts, answers, strict=True):
-        expected = public.encode(text, add_special_tokens=add_special_tokens).ids
+        expected = public(text, add_special_tokens=add_special_tokens)["input_ids"]
         assert answer["ids"] == expected, repr(text[:80])
         assert len(answer["texts"]) == len(expected)
 
@@ -105,6 +108,11 @@ def test_the_demo_model_s_ids_equal_the_public_ones(demo_folder, add_special_tok
     assert_equal_ids(demo_folder, add_special_tokens)
 
 
+@pytest.mark.parametrize("add_special_tokens", [True, False])
+def test_gemma_3_s_ids_equal_the_public_ones(gemma3, add_special_tokens):
+    assert_equal_ids(gemma3, add_special_tokens)
+
+
 def test_the_demo_model_s_token_texts_spell_the_prompt(demo_folder):
     texts = [text for text in strings() if text.isascii()]
     assert len(texts) > 10
@@ -114,17 +122,26 @@ def test_the_demo_model_s_token_texts_spell_the_prompt(demo_folder):
 
 def sentencepiece_like() -> tokenizers.Tokenizer:
     """Llama-2-like: byte fallback, Metaspace, begin token by template."""
-    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2}
-    for byte in range(256):
-        vocabulary[f"<0x{byte:02X}>"] = len(vocabulary)
-    for letter in "▁abcdefghijklmnopqrstuvwxyz.,":
-        vocabulary[letter] = len(vocabulary)
+    vocabulary = sentencepiece_vocabulary("▁abcdefghijklmnopqrstuvwxyz.,")
     merges = [("t", "h"), ("▁", "th"), ("▁th", "e"), ("i", "n"), ("▁", "a")]
     for left, right in merges:
         vocabulary[left + right] = len(vocabulary)
+    tokenizer = sentencepiece_bpe(vocabulary, merges)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    return tokenizer
+
+
+def sentencepiece_vocabulary(letters: str) -> dict[str, int]:
+    """Special tokens, a token for every byte, then `letters`."""
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *letters]
+    return {token: index for index, token in enumerate(tokens)}
+
+
+def sentencepiece_bpe(
+    vocabulary: dict[str, int], merges: list[tuple[str, str]]
+) -> tokenizers.Tokenizer:
     model = models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
     tokenizer = tokenizers.Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
          decoders.Strip(" ", 1, 0)]
@@ -163,10 +180,70 @@ def llama3_like() -> tokenizers.Tokenizer:
     return tokenizer
 
 
-@pytest.mark.parametrize("make", [sentencepiece_like, llama3_like])
+def training_texts() -> list[str]:
+    return [*HANDMADE[:25], *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+def trained_byte_level() -> tokenizers.Tokenizer:
+    """GPT-2-like."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=2000,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(training_texts(), trainer)
+    return tokenizer
+
+
+def trained_sentencepiece() -> tokenizers.Tokenizer:
+    """Gemma-like: spaces become letters, no words, what is not in the vocabulary goes by bytes."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")  # To train in time.
+    trainer = trainers.BpeTrainer(vocab_size=1500, limit_alphabet=150, show_progress=False)
+    tokenizer.train_from_iterator(training_texts(), trainer)
+    learned = json.loads(tokenizer.to_str())["model"]
+    vocabulary = sentencepiece_vocabulary("")
+    for token in sorted(learned["vocab"], key=learned["vocab"].get):
+        vocabulary[token] = len(vocabulary)
+    made = sentencepiece_bpe(vocabulary, [tuple(pair) for pair in learned["merges"]])
+    made.normalizer = normalizers.Replace(" ", "▁")
+    return made
+
+
+def trained_unigram() -> tokenizers.Tokenizer:
+    """T5-like: compatibility forms, words marked by their space, begin and end by template."""
+    tokenizer = tokenizers.Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Replace(tokenizers.Regex(" {2,}"), " ")]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=1500,
+        special_tokens=["<unk>", "<s>", "</s>"],
+        unk_token="<unk>",
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(training_texts(), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    "make",
+    [sentencepiece_like, llama3_like, trained_byte_level, trained_sentencepiece, trained_unigram],
+)
 @pytest.mark.parametrize("add_special_tokens", [True, False])
 def test_ids_of_other_families_equal_the_public_ones(tmp_path, make, add_special_tokens):
-    make().save(str(tmp_path / "tokenizer.json"))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=make()).save_pretrained(tmp_path)
     assert_equal_ids(tmp_path, add_special_tokens)
 
 

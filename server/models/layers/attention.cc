@@ -87,11 +87,11 @@ absl::StatusOr<at::Tensor> CausalAttention(const AttentionInputs& given, int64_t
   inputs.keys = given.keys.to(at::kFloat);
   const int64_t head_count = inputs.queries.size(0);
   const int64_t length = inputs.queries.size(1);
-  const int64_t head_dim = inputs.queries.size(2);
+  const int64_t value_dim = inputs.values.size(2);
   const int64_t heads_per_shared = head_count / inputs.keys.size(0);
   at::Tensor mixed;
   if (!pass.EndsAfter(mixer)) {
-    mixed = at::empty({length, head_count, head_dim}, inputs.values.options());
+    mixed = at::empty({length, head_count, value_dim}, inputs.values.options());
   }
   for (int64_t first = 0; first < head_count;) {
     ESS_RETURN_IF_ERROR(pass.CheckCancellation());
@@ -101,16 +101,16 @@ absl::StatusOr<at::Tensor> CausalAttention(const AttentionInputs& given, int64_t
       ESS_RETURN_IF_ERROR(Capture(maps, group, inputs.window, mixer, pass));
     }
     if (mixed.defined()) {
-      // [shared, rows, L] @ [shared, L, d] => [count, L, d]
+      // [shared, rows, L] @ [shared, L, dv] => [count, L, dv]
       const at::Tensor values = inputs.values.narrow(0, group.first_shared, group.shared_count);
       const at::Tensor weights = maps.view({group.shared_count, -1, length});
       const at::Tensor product =
-          at::bmm(weights.to(values.scalar_type()), values).view({group.count, length, head_dim});
+          at::bmm(weights.to(values.scalar_type()), values).view({group.count, length, value_dim});
       mixed.narrow(1, first, group.count).copy_(product.transpose(0, 1));
     }
     first += group.count;
   }
-  return mixed.defined() ? mixed.view({length, head_count * head_dim}) : mixed;
+  return mixed.defined() ? mixed.view({length, head_count * value_dim}) : mixed;
 }
 
 }  // namespace ess::models

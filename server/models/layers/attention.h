@@ -17,7 +17,7 @@ inline constexpr int64_t kMaxMapBytes = int64_t{64} << 20;
 struct AttentionInputs {
   at::Tensor queries;  // [H, L, d], contiguous
   at::Tensor keys;     // [G, L, d]
-  at::Tensor values;   // [G, L, d]
+  at::Tensor values;   // [G, L, dv]
   double scale = 1;
   at::Tensor key_bias;  // [H, L], added to the scaled scores of each key; undefined: none.
   double soft_cap = 0;  // Scores z become soft_cap tanh(z / soft_cap); 0: they stay.
@@ -30,9 +30,9 @@ struct AttentionInputs {
 //
 // Hands the maps to `pass` as operators of `mixer` when they are wanted, in groups of heads whose
 // maps stay within kMaxMapBytes (one head at least), and looks at the cancellation before each.
-// Returns [L, H d], heads in order; an undefined tensor when the pass ends after this mixer.
+// Returns [L, H dv], heads in order; an undefined tensor when the pass ends after this mixer.
 // Errors: those of the sink; kCancelled, kDeadlineExceeded.
-// Cost: 4 H L^2 d operations; memory: one group's maps and an [L, L] mask for
+// Cost: 2 H L^2 (d + dv) operations; memory: one group's maps and an [L, L] mask for
 // each window.
 absl::StatusOr<at::Tensor> CausalAttention(const AttentionInputs& inputs, int64_t mixer,
                                            ForwardPass& pass);

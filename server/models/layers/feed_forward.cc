@@ -2,6 +2,10 @@
 
 #include <ATen/ATen.h>
 
+#include <vector>
+
+#include "server/base/status_macros.h"
+
 namespace ess::models {
 
 at::Tensor GatedFeedForward::Inner(const at::Tensor& x) const {
@@ -10,22 +14,27 @@ at::Tensor GatedFeedForward::Inner(const at::Tensor& x) const {
   return gated.mul_(up(x));
 }
 
-at::Tensor MixtureOfExperts::operator()(const at::Tensor& x) const {
-  const at::Tensor probabilities = at::softmax(router(x), -1, at::kFloat);  // [L, experts]
-  auto [weights, indices] = probabilities.topk(chosen, -1);                 // [L, chosen]
-  if (normalized) weights = weights / weights.sum(-1, /*keepdim=*/true);
-  at::Tensor mixed = at::zeros_like(x);
-  for (size_t e = 0; e < experts.size(); ++e) {
-    // Token and rank of each choice of this expert: [choices].
-    const std::vector<at::Tensor> where =
-        indices.eq(static_cast<int64_t>(e)).nonzero().unbind(/*dim=*/1);
-    if (where[0].numel() == 0) continue;
-    const GatedFeedForward& expert = experts[e];
-    const at::Tensor answers = expert.down(expert.Inner(x.index_select(0, where[0])));
-    const at::Tensor weight = weights.index({where[0], where[1]}).unsqueeze(1);
-    mixed.index_add_(0, where[0], answers.mul(weight).to(x.scalar_type()));
+at::Tensor GatedFeedForward::operator()(const at::Tensor& x) const { return down(Inner(x)); }
+
+absl::StatusOr<GatedFeedForward> TakeGatedFeedForward(TensorSource& source,
+                                                      const std::string& module,
+                                                      const GatedFeedForwardConfig& config) {
+  const auto take = [&](std::string_view name, int64_t outputs, int64_t inputs) {
+    return TakeLinear(source, module + std::string(name), outputs, inputs, config.bias);
+  };
+  GatedFeedForward layer{.activation = config.activation};
+  if (config.fused) {
+    ESS_ASSIGN_OR_RETURN(const std::vector<Linear> parts,
+                         TakeFusedLinear(source, module + "gate_up_proj",
+                                         {config.inner, config.inner}, config.width, config.bias));
+    layer.gate = parts[0];
+    layer.up = parts[1];
+  } else {
+    ESS_ASSIGN_OR_RETURN(layer.gate, take(config.gate, config.inner, config.width));
+    ESS_ASSIGN_OR_RETURN(layer.up, take(config.up, config.inner, config.width));
   }
-  return mixed;
+  ESS_ASSIGN_OR_RETURN(layer.down, take(config.down, config.width, config.inner));
+  return layer;
 }
 
 }  // namespace ess::models

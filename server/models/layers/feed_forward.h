@@ -1,13 +1,16 @@
-// Gated feed-forwards: down(activation(gate x) * up x), one for all tokens or chosen by token.
+// The gated feed-forward: down(activation(gate x) * up x).
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <vector>
+#include <string>
+#include <string_view>
 
+#include "absl/status/statusor.h"
 #include "server/models/layers/activation.h"
 #include "server/models/layers/linear.h"
+#include "server/models/tensor_source.h"
 
 namespace ess::models {
 
@@ -19,18 +22,23 @@ struct GatedFeedForward {
 
   // x [L, D] => [L, I], what `down` takes.
   at::Tensor Inner(const at::Tensor& x) const;
-};
-
-// A few experts for each token, weighed by a router.
-// Source: Shazeer et al. 2017 (arXiv:1701.06538); the routing of Mixtral and Qwen3-MoE.
-struct MixtureOfExperts {
-  Linear router;  // [experts, D]
-  std::vector<GatedFeedForward> experts;
-  int64_t chosen = 0;       // Experts per token, those of the largest softmax of the router.
-  bool normalized = false;  // Whether their weights are made to sum to 1.
 
   // x [L, D] => [L, D].
   at::Tensor operator()(const at::Tensor& x) const;
 };
+
+struct GatedFeedForwardConfig {
+  int64_t width = 0;  // D
+  int64_t inner = 0;  // I
+  bool bias = false;
+  ActivationInPlace activation = nullptr;
+  bool fused = false;  // gate_up_proj in the checkpoint, gate's rows first.
+  std::string_view gate = "gate_proj", up = "up_proj", down = "down_proj";
+};
+
+// Takes "MODULEgate_proj", "MODULEup_proj", "MODULEdown_proj". Errors: those of TensorSource::Take.
+absl::StatusOr<GatedFeedForward> TakeGatedFeedForward(TensorSource& source,
+                                                      const std::string& module,
+                                                      const GatedFeedForwardConfig& config);
 
 }  // namespace ess::models

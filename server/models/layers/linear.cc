@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <numeric>
+
 #include "server/base/status_macros.h"
 
 namespace ess::models {
@@ -31,6 +33,20 @@ absl::StatusOr<Linear> TakeLinear(TensorSource& source, const std::string& name,
     ESS_ASSIGN_OR_RETURN(linear.bias, source.Take(name + ".bias", {outputs}));
   }
   return linear;
+}
+
+absl::StatusOr<std::vector<Linear>> TakeFusedLinear(TensorSource& source, const std::string& name,
+                                                    const std::vector<int64_t>& row_counts,
+                                                    int64_t inputs, bool bias) {
+  const int64_t rows = std::accumulate(row_counts.begin(), row_counts.end(), int64_t{0});
+  ESS_ASSIGN_OR_RETURN(const Linear all, TakeLinear(source, name, rows, inputs, bias));
+  std::vector<Linear> parts;
+  int64_t first = 0;
+  for (const int64_t count : row_counts) {
+    parts.push_back(all.Rows(first, count));
+    first += count;
+  }
+  return parts;
 }
 
 absl::StatusOr<Linear> TakeHead(TensorSource& source, const std::string& name,

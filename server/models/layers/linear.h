@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "server/models/tensor_source.h"
@@ -36,6 +37,12 @@ enum class LinearLayout {
 absl::StatusOr<Linear> TakeLinear(TensorSource& source, const std::string& name, int64_t outputs,
                                   int64_t inputs, bool bias,
                                   LinearLayout layout = LinearLayout::kOutputsByInputs);
+
+// One stored projection whose rows are several, one after the other: takes it as TakeLinear does,
+// with as many outputs as the sum of `row_counts`, and returns the parts, which share its weights.
+absl::StatusOr<std::vector<Linear>> TakeFusedLinear(TensorSource& source, const std::string& name,
+                                                    const std::vector<int64_t>& row_counts,
+                                                    int64_t inputs, bool bias);
 
 // The output head: "NAME.weight" of the embedding's shape, or the embedding itself where the
 // checkpoint has none, whatever tie_word_embeddings says. No bias.

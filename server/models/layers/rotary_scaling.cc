@@ -74,7 +74,7 @@ absl::Status ReadYarn(const ConfigReader& parameters, RotaryScaling& scaling) {
             parameters.Name("factor"), scaling.factor, ratio);
   }
   ESS_ASSIGN_OR_RETURN(const double scale, parameters.Number("mscale", 0, 0, kMaxFactor));
-  ESS_ASSIGN_OR_RETURN(const double all_dim, parameters.Number("mscale_all_dim", 0, 0, kMaxFactor));
+  const double all_dim = scaling.mscale_all_dim;
   const double temperature =
       scale != 0 && all_dim != 0
           ? YarnTemperature(scaling.factor, scale) / YarnTemperature(scaling.factor, all_dim)
@@ -136,6 +136,10 @@ absl::StatusOr<int64_t> ReadOriginalMaxPositions(const ConfigReader& config,
 }
 
 absl::Status ReadKindParameters(const ConfigReader& parameters, RotaryScaling& scaling) {
+  if (scaling.kind != Kind::kDefault) {
+    ESS_ASSIGN_OR_RETURN(scaling.mscale_all_dim,
+                         parameters.Number("mscale_all_dim", 0, 0, kMaxFactor));
+  }
   switch (scaling.kind) {
     case Kind::kDefault:
       return absl::OkStatus();
@@ -187,6 +191,12 @@ absl::StatusOr<int64_t> RotatedDimensions(int64_t head_dim, const RotaryScaling&
 int64_t RotaryScaling::PositionLimit() const {
   if (kind != Kind::kDynamic) return max_positions;
   return static_cast<int64_t>(factor * static_cast<double>(max_positions));
+}
+
+double RotaryScaling::ScoreFactor() const {
+  if (mscale_all_dim == 0) return 1;
+  const double temperature = YarnTemperature(factor, mscale_all_dim);
+  return temperature * temperature;
 }
 
 absl::StatusOr<RotaryScaling> ReadRotaryScaling(const ConfigReader& config, int64_t head_dim,

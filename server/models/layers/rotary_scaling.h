@@ -23,6 +23,7 @@ struct RotaryScaling {
   double factor = 1;
   int64_t original_max_positions = 0;                          // kYarn, kLongRope, kLlama3
   double attention_factor = 1;                                 // Multiplies cos and sin.
+  double mscale_all_dim = 0;                                   // 0: none.
   double beta_fast = 32, beta_slow = 1;                        // kYarn
   bool truncate = true;                                        // kYarn
   std::vector<double> short_factor, long_factor;               // kLongRope: [head_dim / 2]
@@ -31,6 +32,9 @@ struct RotaryScaling {
 
   // The longest prompt that these frequencies are meant for.
   int64_t PositionLimit() const;
+
+  // What multiplies scores of whole heads, where the family follows mscale_all_dim (DeepSeek).
+  double ScoreFactor() const;
 };
 
 // How a family spells its rotary parameters, and what they are where its config is silent.

@@ -45,6 +45,26 @@ TEST_F(WeightMapTest, GivesTheValuesOfASingleFile) {
   EXPECT_EQ(weights->parameters(), 2);
 }
 
+TEST_F(WeightMapTest, ReadsConsolidatedWeightsWhenThereAreNoOthers) {
+  WriteSafetensors(folder_ / "consolidated.safetensors", {{"w", Float32Tensor({1}, {1})}});
+  EXPECT_THAT(Open()->Take("w", {1}), IsOk());
+
+  WriteSafetensors(folder_ / "model.safetensors", {{"v", Float32Tensor({1}, {1})}});
+  EXPECT_FALSE(Open()->Has("w"));
+}
+
+TEST_F(WeightMapTest, IgnoresNamesByTheirStart) {
+  WriteSafetensors(folder_ / "model.safetensors", {{"layers.1.w", Float32Tensor({1}, {1})},
+                                                   {"layers.11.w", Float32Tensor({1}, {2})}});
+  auto weights = Open();
+  ASSERT_THAT(weights, IsOk());
+
+  weights->IgnorePrefix("layers.1.");
+
+  EXPECT_FALSE(weights->Has("layers.1.w"));
+  EXPECT_TRUE(weights->Has("layers.11.w"));
+}
+
 TEST_F(WeightMapTest, OutlivesItsFile) {
   WriteSafetensors(folder_ / "model.safetensors", {{"w", Float32Tensor({2}, {1, 2})}});
   at::Tensor tensor;

@@ -85,6 +85,22 @@ TEST_F(AttentionTest, TheCapturedOperatorAppliedToTheValuesIsTheOutput) {
   }
 }
 
+TEST_F(AttentionTest, ValuesMayBeWiderOrNarrowerThanKeys) {
+  const int64_t length = 7;
+  for (const int64_t value_dim : {3, 9}) {
+    AttentionInputs inputs = RandomInputs(/*heads=*/4, /*shared=*/2, length, 5);
+    inputs.values = at::randn({2, length, value_dim});
+
+    const at::Tensor mixed = Attend(inputs).view({length, 4, value_dim});
+
+    for (int64_t head = 0; head < 4; ++head) {
+      const at::Tensor expected =
+          PlainMap(inputs, head, head / 2).matmul(inputs.values[head / 2].to(at::kDouble));
+      EXPECT_TRUE(at::allclose(mixed.select(1, head).to(at::kDouble), expected, 1e-5, 1e-6));
+    }
+  }
+}
+
 TEST_F(AttentionTest, HeadsWhoseMapsExceedTheLimitGoInGroups) {
   // Maps of 21 MB: three to a group, fewer than the four heads that share keys.
   const int64_t length = 2300;

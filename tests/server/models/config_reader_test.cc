@@ -120,6 +120,16 @@ TEST(ConfigReaderTest, ASizeOutOfRangeNamesTheValueAndTheLimits) {
   }
 }
 
+TEST(ConfigReaderTest, ACountMayBeZero) {
+  const nlohmann::json json = Parse(R"({"first_k_dense_replace": 0, "extra": -1})");
+  const ConfigReader config(json);
+
+  EXPECT_EQ(*config.Count("first_k_dense_replace", 3), 0);
+  EXPECT_EQ(*config.Count("absent", 3), 3);
+  EXPECT_THAT(config.Count("extra", 3),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("0 to 16777216")));
+}
+
 TEST(ConfigReaderTest, AnUnknownChoiceNamesWhatIsSupported) {
   const nlohmann::json json = Parse(R"({"hidden_act": "mish"})");
 
