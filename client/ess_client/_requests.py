@@ -189,6 +189,10 @@ def _gaussian_message(fields: Mapping[str, int]) -> profiler_pb2.GaussianInput:
     )
 
 
+def gaussian_from_message(message: profiler_pb2.GaussianInput) -> dict[str, int]:
+    return {"count": message.count, "length": message.length, "seed": message.seed}
+
+
 def _range_messages(ranges: Iterable[Range]) -> list[measures_pb2.IndexRange]:
     return [measures_pb2.IndexRange(first=r.first, last=r.last, stride=r.stride) for r in ranges]
 

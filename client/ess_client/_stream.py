@@ -14,9 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ess_client._proto.ess.v1 import measures_pb2, profiler_pb2
-from ess_client._requests import measure_from_message, options_from_message, ranges_from_message
+from ess_client._requests import (
+    gaussian_from_message,
+    measure_from_message,
+    options_from_message,
+    ranges_from_message,
+)
 from ess_client.errors import Internal
-from ess_client.models import LayerInfo, layer_from_message
+from ess_client.models import LayerInfo, layer_from_message, random_seed
 from ess_client.profile import LayerResult, Profile, Prompt, kept_axes
 from ess_client.selection import Range, indices_below
 
@@ -83,6 +88,8 @@ class ProfileAssembler:
         if kind == "header":
             self._header = response.header
             self._options = options_from_message(response.header.options)
+            if self._request.HasField("gaussian"):
+                self._options["gaussian"] = gaussian_from_message(self._request.gaussian)
         elif kind == "tokens":
             self._add_tokens(response.tokens)
         elif kind == "ess":
@@ -99,7 +106,7 @@ class ProfileAssembler:
         if header is None or self._summary is None or not self._summary.last:
             raise Internal("the answer ended before its summary")
         self._check_complete()
-        model = header.model
+        model, seed = header.model, random_seed(header.model)
         return Profile(
             model={
                 "name": model.name,
@@ -107,6 +114,7 @@ class ProfileAssembler:
                 "dtype": model.dtype,
                 "device": model.device,
                 "weight_digest": model.weight_digest,
+                **({} if seed is None else {"random_init": str(seed)}),
             },
             measures=tuple(measure_from_message(m) for m in header.measures),
             prompts=tuple(

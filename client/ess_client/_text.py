@@ -36,5 +36,10 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
+def joined(parts: list[str]) -> str:
+    """An enumeration: "a, b and c"."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
 def _shortened(names: list[str]) -> str:
     return ", ".join(names if len(names) < 7 else [*names[:3], "...", names[-1]])

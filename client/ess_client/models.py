@@ -60,6 +60,7 @@ class ModelInfo:
     layers: tuple[LayerInfo, ...]
     has_tokenizer: bool
     weight_digest: str
+    random_init: int | None = None  # The seed of its weights; None for those of a checkpoint.
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,11 @@ def layer_from_message(message: models_pb2.MixingOperator) -> LayerInfo:
     )
 
 
+def random_seed(message: models_pb2.Model) -> int | None:
+    options = message.options
+    return options.random_init.seed if options.HasField("random_init") else None
+
+
 def model_from_message(message: models_pb2.Model) -> ModelInfo:
     state = models_pb2.ModelState.Name(message.state).removeprefix("MODEL_STATE_").lower()
     return ModelInfo(
@@ -124,6 +130,7 @@ def model_from_message(message: models_pb2.Model) -> ModelInfo:
         layers=tuple(layer_from_message(layer) for layer in message.layers),
         has_tokenizer=message.has_tokenizer,
         weight_digest=message.weight_digest,
+        random_init=random_seed(message),
     )
 
 

@@ -72,9 +72,10 @@ class Profile:
     profile["007"] is one operator; `ess`, `tss`, `channels` are all of them; the aggregates leave
     out position 0 and one-token prompts and weight a head by its channels.
 
-    model: name, architecture, dtype, device, weight_digest. options: the measure options of the
-    request (horizon, certify, reduce). A reduced profile has no `head` or no `position` dimension.
-    versions: server. stages: seconds per stage of the run; empty in a loaded profile.
+    model: name, architecture, dtype, device, weight_digest, and of random weights random_init, the
+    seed. options: the measure options of the request (horizon, certify, reduce), and `gaussian`. A
+    reduced profile has no `head` or no `position` dimension. versions: server. stages: seconds per
+    stage of the run; empty in a loaded profile.
     """
 
     model: Mapping[str, str]

@@ -89,7 +89,9 @@ class ReplayServer(profiler_pb2_grpc.EssProfilerServicer):
 
     def LoadModel(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._start(request, context)
-        return self._model(request.options.alias or request.name)
+        model = self._model(request.options.alias or request.name)
+        model.options.CopyFrom(request.options)
+        return model
 
     def UnloadModel(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._start(request, context)

@@ -76,6 +76,17 @@ def test_profile_options_reach_the_request(
     assert request.options.certify
 
 
+def test_gaussian_inputs_reach_the_request(ess: Ess, server: ReplayServer, ragged: Profile) -> None:
+    server.responses = list(messages_of(ragged))
+
+    result = ess("profile", "--model", "tiny", "--gaussian", "count=2, length=9,seed=4")
+
+    assert result.exit_code == 0, result.stderr
+    gaussian = server.requests[0].gaussian
+    assert (gaussian.count, gaussian.length, gaussian.seed) == (2, 9, 4)
+    assert not server.requests[0].prompts
+
+
 def test_a_dry_run_prints_the_estimate_and_runs_nothing(
     ess: Ess, server: ReplayServer, tmp_path: Path
 ) -> None:
@@ -211,7 +222,9 @@ def test_info_and_models_print_what_the_server_says(ess: Ess) -> None:
     assert "gpt2, llama" in ess("info").stdout
     assert "tiny" in ess("models", "list").stdout
     assert json.loads(ess("models", "list", "--json").stdout)[0]["state"] == "ready"
-    assert "ready" in ess("models", "load", "tiny", "--random-init", "0").stdout
+    loaded = ess("models", "load", "tiny", "--random-init", "7").stdout
+    assert "ready" in loaded
+    assert "seed 7" in loaded
     assert "3.0 MiB given back" in ess("models", "unload", "tiny").stdout
     assert json.loads(ess("info", "--json").stdout)["threads"] == 2
 
@@ -224,6 +237,16 @@ def test_export_writes_one_row_per_value(ess: Ess, ragged: Profile, tmp_path: Pa
     assert result.exit_code == 0, result.stderr
     table = pd.read_csv(tmp_path / "p.csv", dtype={"layer": str, "prompt": str})
     pd.testing.assert_frame_equal(table, ragged.to_dataframe(), check_dtype=False)
+
+
+def test_report_compares_several_files(ess: Ess, ragged: Profile, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        ragged.save(tmp_path / name)
+
+    result = ess("report", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "r.html")
+
+    assert result.exit_code == 0, result.stderr
+    assert "tiny (1) and tiny (2)" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -260,6 +283,9 @@ def test_a_failed_call_is_one_line_and_an_exit_code(
         (("profile", "--model", "m", "--prompts", "absent.jsonl"), 10, "absent.jsonl: No such"),
         (("profile", "--model", "m", "--token-ids", "1,x"), 3, "'1,x' is not like 1,2,3"),
         (("profile", "--model", "m", "--prompt", "a", "--measure", "rank"), 3, "unknown measure"),
+        (("profile", "--model", "m", "--gaussian", "8,512"), 3, "not like count=8,length=512"),
+        (("profile", "--model", "m", "--gaussian", "size=8"), 3, "a field 'size'"),
+        (("profile", "--model", "m", "--gaussian", "length=8", "--prompt", "a"), 3, "one of the"),
         (("profile", "--model", "m", "--prompt", "a", "--reduce", "x"), 2, "heads"),
         (("operators", "absent.npz"), 10, "absent.npz: No such"),
         (("operators", "absent.npz", "-o", "x.json"), 3, "a .npz file"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -155,6 +156,19 @@ def test_token_ids_and_gaussian_inputs_replace_prompts(
 
     assert [list(p.token_ids.ids) for p in server.requests[0].prompts] == [[1, 2, 3], [4]]
     assert (server.requests[1].gaussian.count, server.requests[1].gaussian.length) == (8, 512)
+
+
+def test_a_profile_remembers_random_weights_and_gaussian_inputs(
+    client: Client, server: ReplayServer, tmp_path: Path
+) -> None:
+    server.responses = list(messages_of(make_profile()))
+    server.responses[0].header.model.options.random_init.seed = 11
+
+    client.profile("tiny", gaussian={"count": 3, "length": 9, "seed": 5}).save(tmp_path / "p")
+
+    saved = ess_client.load_profile(tmp_path / "p")
+    assert saved.model["random_init"] == "11"
+    assert saved.options["gaussian"] == {"count": 3, "length": 9, "seed": 5}
 
 
 @pytest.mark.parametrize(
@@ -324,6 +338,8 @@ def test_models_are_listed_described_loaded_and_unloaded(
     assert layer.state_size.at(np.array([0, 3, 99])).tolist() == [0, 3, 7]
     assert client.load_model("tiny", random_init=3, alias="other").name == "other"
     assert server.requests[-1].options.random_init.seed == 3
+    assert client.load_model("tiny", random_init=0).random_init == 0
+    assert client.load_model("tiny").random_init is None
     assert client.unload_model("tiny") == 3 << 20
     assert client.server_info().architectures == ("gpt2", "llama")
 

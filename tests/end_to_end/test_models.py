@@ -3,7 +3,7 @@
 import psutil
 import pytest
 
-from ess_client import AlreadyExists, Client, FailedPrecondition, NotFound
+from ess_client import AlreadyExists, Client, NotFound
 
 from . import tiny_models
 from .server_process import ServerProcess
@@ -59,11 +59,6 @@ def test_other_options_for_a_loaded_model_are_refused(own_client):
 def test_a_model_is_served_under_an_alias(own_client):
     own_client.load_model("tiny-llama", alias="second", dtype="as_stored")
     assert own_client.profile("second", token_ids=[[1, 2]]).ess.sizes["position"] == 2
-
-
-def test_random_initialisation_is_refused_for_now(own_client):
-    with pytest.raises(FailedPrecondition, match="random_init"):
-        own_client.load_model("tiny-llama", random_init=1)
 
 
 def test_an_unloaded_model_loads_again_with_its_next_profile(own_client):

@@ -1,9 +1,9 @@
-"""The weights that a model without a checkpoint starts with, against those of transformers: the same
-tensors, and each drawn from the same distribution.
+"""The weights that a model without a checkpoint starts with, against those of transformers: the
+same tensors, and each drawn from the same distribution.
 
 Two samples are compared by their spread, by a Kolmogorov-Smirnov test, and by the rows that are
-zero. All seeds are fixed, so a test passes always or never; the limits are far enough out that right
-code passes with nearly every seed (one comparison in 10 000 exceeds one of them by chance).
+zero. All seeds are fixed, so a test passes always or never; the limits are far enough out that
+right code passes with nearly every seed (one comparison in 10 000 exceeds one of them by chance).
 """
 
 from __future__ import annotations

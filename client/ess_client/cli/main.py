@@ -30,7 +30,7 @@ from ess_client.cli.output import (
     progress_display,
     summary,
 )
-from ess_client.cli.prompts import gather_prompts
+from ess_client.cli.prompts import gather_inputs
 from ess_client.errors import InvalidArgument
 
 app = typer.Typer(
@@ -93,6 +93,13 @@ def profile(
         list[str] | None,
         typer.Option("--token-ids", metavar="1,2,3", help="A prompt; repeatable."),
     ] = None,
+    gaussian: Annotated[
+        str | None,
+        typer.Option(
+            metavar="count=8,length=512,seed=0",
+            help="Normal embeddings instead of prompts; seed 0 unless said.",
+        ),
+    ] = None,
     measure: Measures = None,
     layers: Annotated[
         str | None, typer.Option(help="Layer indices or operator names, as in 0,4-7.")
@@ -117,7 +124,7 @@ def profile(
 ) -> None:
     """Runs prompts through a model and measures its operators at every position."""
     arguments: dict[str, Any] = {
-        "prompts": gather_prompts(prompt or [], prompts, token_ids or []),
+        **gather_inputs(prompt or [], prompts, token_ids or [], gaussian),
         "measures": measure or None,
         "layers": layers,
         "heads": heads,
@@ -156,14 +163,21 @@ def profile(
 
 @app.command()
 def report(
-    file: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="A saved profile.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="OUT.safetensors...", help="Saved profiles; several are compared."),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="report.html")],
-    title: Annotated[str | None, typer.Option(help="Default: the model's name.")] = None,
+    title: Annotated[str | None, typer.Option(help="Default: the models' names.")] = None,
 ) -> None:
-    """Draws a saved profile: one HTML file that needs no network."""
-    from ess_client.report import write_report
+    """Draws a saved profile, or compares several: one HTML file that needs no network."""
+    from ess_client.report import write_comparison, write_report
 
-    write_report(ess_client.load_profile(file), output, title)
+    profiles = [ess_client.load_profile(file) for file in files]
+    if len(profiles) == 1:
+        write_report(profiles[0], output, title)
+    else:
+        write_comparison(profiles, output, title)
     typer.echo(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB)")
 
 

@@ -31,10 +31,15 @@ def list_models(
 def load(
     name: Name,
     random_init: Annotated[
-        int | None, typer.Option(metavar="SEED", help="Random weights instead of the checkpoint's.")
+        int | None,
+        typer.Option(
+            metavar="SEED", help="Weights as at the start of training, no checkpoint needed."
+        ),
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 (default) or as_stored.")] = None,
-    alias: Annotated[str | None, typer.Option(help="Serve it under this name.")] = None,
+    alias: Annotated[
+        str | None, typer.Option("--as", "--alias", help="Serve it under this name.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda:0, ...")] = None,
     pinned: Annotated[bool, typer.Option("--pinned", help="Never evict it.")] = False,
     server: Server = DEFAULT_SERVER,
@@ -67,7 +72,8 @@ def _print(models: list[ModelInfo], as_json: bool) -> None:
         print_json([dataclasses.asdict(model) for model in models])
         return
     columns = [("model", False), ("state", False), ("architecture", False), ("device", False)]
-    columns += [("dtype", False), ("parameters", True), ("weights", True), ("reason", False)]
+    columns += [("dtype", False), ("parameters", True), ("weights", True), ("random", True)]
+    columns += [("reason", False)]
     table = new_table(*columns)
     for model in models:
         table.add_row(
@@ -78,6 +84,7 @@ def _print(models: list[ModelInfo], as_json: bool) -> None:
             model.dtype,
             f"{model.parameters / 1e6:.1f} M" if model.parameters else "",
             f"{model.weight_bytes / 2**20:.1f} MiB" if model.weight_bytes else "",
+            "" if model.random_init is None else f"seed {model.random_init}",
             escape(model.reason),
         )
     print_table(table)

@@ -1,4 +1,4 @@
-"""Prompts of the command line: --prompt, --prompts FILE.jsonl, --token-ids."""
+"""Inputs of the command line: --prompt, --prompts FILE.jsonl, --token-ids, or --gaussian."""
 
 from __future__ import annotations
 
@@ -7,6 +7,17 @@ import sys
 from typing import Any
 
 from ess_client.errors import InvalidArgument
+
+
+def gather_inputs(
+    texts: list[str], file: str | None, token_ids: list[str], gaussian: str | None
+) -> dict[str, Any]:
+    """The arguments `prompts` or `gaussian` of Client.profile."""
+    if gaussian is None:
+        return {"prompts": gather_prompts(texts, file, token_ids)}
+    if texts or file is not None or token_ids:
+        raise InvalidArgument("--gaussian stands in place of prompts; give one of the two")
+    return {"gaussian": _parse_gaussian(gaussian)}
 
 
 def gather_prompts(texts: list[str], file: str | None, token_ids: list[str]) -> list[Any]:
@@ -20,7 +31,7 @@ def gather_prompts(texts: list[str], file: str | None, token_ids: list[str]) -> 
                 prompts += read_json_lines(opened.read(), file)
     prompts += [{"token_ids": _parse_ids(ids)} for ids in token_ids]
     if not prompts:
-        raise InvalidArgument("no prompts: give --prompt, --prompts or --token-ids")
+        raise InvalidArgument("no prompts: give --prompt, --prompts, --token-ids or --gaussian")
     return prompts
 
 
@@ -38,6 +49,16 @@ def read_json_lines(text: str, name: str) -> list[Any]:
             raise InvalidArgument(f"{name}, line {number}: needs text or token_ids, and not both")
         prompts.append(prompt)
     return prompts
+
+
+def _parse_gaussian(text: str) -> dict[str, int]:
+    fields = [part.partition("=") for part in text.split(",")]
+    try:
+        return {name.strip(): int(value) for name, _, value in fields}
+    except ValueError:
+        raise InvalidArgument(
+            f"--gaussian '{text}' is not like count=8,length=512,seed=0"
+        ) from None
 
 
 def _parse_ids(text: str) -> list[int]:
