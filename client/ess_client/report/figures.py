@@ -54,8 +54,8 @@ def position_figure(data: MeasureData, view: PromptView) -> str:
     heat_height = min(max(0.13 * len(data.layer_names), 1.1), 5.0)
     with mpl.rc_context(STYLE):
         heights = (1.75, heat_height)
-        labels = _token_labels(view)
-        below = max(0.5, 0.18 + 0.064 * max(len(text) for text in labels.values()))
+        labels = token_labels(view)
+        below = height_below(labels)
         figure = Figure(figsize=(WIDTH, sum(heights) + below + 0.43))
         grid = figure.add_gridspec(
             2,
@@ -83,8 +83,8 @@ def position_figure(data: MeasureData, view: PromptView) -> str:
         )
         _color_bar(figure, image, figure.add_subplot(grid[1, 1]), data.mean_label)
         _layer_axis(heat, data.layer_names)
-        _token_axis(heat, view, labels)
-        return _data_uri(figure)
+        token_axis(heat, view, labels)
+        return data_uri(figure)
 
 
 def layer_figure(data: MeasureData) -> str:
@@ -118,7 +118,7 @@ def layer_figure(data: MeasureData) -> str:
         heat.set_title(data.head_title, loc="left", fontsize=10, fontweight="bold")
         if wide:
             _draw_utilization(figure.add_subplot(grid[0, 3], sharey=heat), data)
-        return _data_uri(figure)
+        return data_uri(figure)
 
 
 def _draw_curve(axes: Axes, data: MeasureData, view: PromptView) -> None:
@@ -146,13 +146,7 @@ def _draw_curve(axes: Axes, data: MeasureData, view: PromptView) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short_number(value)))
     axes.grid(axis="y", color="#e3e6ea", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.tick_params(axis="x", bottom=False, labelbottom=False, top=True, labeltop=True, pad=1)
-    axes.spines["bottom"].set_visible(False)
-    ticks = _position_ticks(view.positions)
-    axes.set_xticks(ticks, [str(view.positions[t]) for t in ticks], fontsize=8, color=GREY)
-    axes.text(
-        1.005, 1.03, "position", transform=axes.transAxes, fontsize=8, color=GREY, va="bottom"
-    )
+    position_axis(axes, view)
 
 
 def _mark_dips(
@@ -183,7 +177,23 @@ def _mark_dips(
             last = dip.column
 
 
-def _token_labels(view: PromptView) -> dict[int, str]:
+def position_axis(axes: Axes, view: PromptView) -> None:
+    """Positions above the axes; the tokens are below the lowest ones."""
+    axes.tick_params(axis="x", bottom=False, labelbottom=False, top=True, labeltop=True, pad=1)
+    axes.spines["bottom"].set_visible(False)
+    ticks = _position_ticks(view.positions)
+    axes.set_xticks(ticks, [str(view.positions[t]) for t in ticks], fontsize=8, color=GREY)
+    axes.text(
+        1.005, 1.03, "position", transform=axes.transAxes, fontsize=8, color=GREY, va="bottom"
+    )
+
+
+def height_below(labels: dict[int, str]) -> float:
+    """Inches for the upright tokens below the axes."""
+    return max(0.5, 0.18 + 0.064 * max(len(text) for text in labels.values()))
+
+
+def token_labels(view: PromptView) -> dict[int, str]:
     """By column: every token where there is room; else every n-th, its position before it."""
     columns = len(view.positions)
     step = -(-columns // MAX_TOKEN_LABELS)
@@ -194,7 +204,7 @@ def _token_labels(view: PromptView) -> dict[int, str]:
     return {c: f"{view.positions[c]}  {label(view.tokens[c], 10)}" for c in range(0, columns, step)}
 
 
-def _token_axis(axes: Axes, view: PromptView, labels: dict[int, str]) -> None:
+def token_axis(axes: Axes, view: PromptView, labels: dict[int, str]) -> None:
     axes.set_xlim(-0.5, len(view.positions) - 0.5)
     axes.set_xticks(list(labels), list(labels.values()), fontsize=8 if len(labels) > 40 else 9)
     axes.tick_params(axis="x", length=2, pad=2, rotation=90 if view.tokens else 0)
@@ -286,7 +296,7 @@ def _color_bar(figure: Figure, image: Any, axes: Axes, text: str) -> None:
     bar.set_label(text, fontsize=8.5)
 
 
-def _data_uri(figure: Figure) -> str:
+def data_uri(figure: Figure) -> str:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # The browser's fonts draw the text; what matplotlib's own lack does not matter.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ess_client._text import number
+from ess_client._text import joined, number
 from ess_client.measures import parse_measure
 from ess_client.profile import Profile
 from ess_client.report.data import MeasureData, PromptView, ReportData
-from ess_client.report.dips import depths
+from ess_client.report.separators import separator_effect, signed
 from ess_client.report.tokens import label
 
 SATURATED, IDLE = 0.95, 0.05
@@ -50,28 +50,22 @@ def _dips(data: MeasureData, view: PromptView) -> list[str]:
         parts.append(f"{100 * dip.depth:.0f} % at position {dip.position}{token}")
     name = "Prompt" if len(parts) == 1 else "Largest dips of prompt"
     verb = " has one dip:" if len(parts) == 1 else ":"
-    return [f"{name} {view.id}{verb} {_joined(parts)} below the tokens around."]
+    return [f"{name} {view.id}{verb} {joined(parts)} below the tokens around."]
 
 
 def _separators(data: MeasureData, views: list[PromptView]) -> list[str]:
-    at, elsewhere = [], []
-    for view in views:
-        depth = depths(data.total_by_position(view))
-        known = ~np.isnan(depth)
-        at += list(depth[known & view.separators])
-        elsewhere += list(depth[known & ~view.separators])
-    if not at or not elsewhere:
+    effect = separator_effect(data, views)
+    if effect is None:
         return []
-    mean_at, mean_elsewhere = float(np.mean(at)), float(np.mean(elsewhere))
-    if mean_at < 0.02 or mean_at < mean_elsewhere + 0.02:
+    if effect.at < 0.02 or effect.at < effect.elsewhere + 0.02:
         return [
-            f"The {len(at)} separators (sentence ends, line breaks, special tokens) do not stand "
-            f"out: total ESS there is {_signed(mean_at)} its surroundings on average."
+            f"The {effect.count} separators (sentence ends, line breaks, special tokens) do not "
+            f"stand out: total ESS there is {signed(effect.at)} its surroundings on average."
         ]
     return [
-        f"At the {len(at)} separators (sentence ends, line breaks, special tokens) total ESS is "
-        f"{_signed(mean_at)} its surroundings on average; at other tokens it is "
-        f"{_signed(mean_elsewhere)}: memory is let go where the context ends."
+        f"At the {effect.count} separators (sentence ends, line breaks, special tokens) total ESS "
+        f"is {signed(effect.at)} its surroundings on average; at other tokens it is "
+        f"{signed(effect.elsewhere)}: memory is let go where the context ends."
     ]
 
 
@@ -87,8 +81,8 @@ def _utilization(data: MeasureData) -> list[str]:
         named = min(NAMED, len(ordered) // 2)
         least, most = ordered[:named], ordered[::-1][:named]
         sentences.append(
-            f"Utilization is highest in {_joined(_layer_shares(most))} and lowest in "
-            f"{_joined(_layer_shares(least))}."
+            f"Utilization is highest in {joined(_layer_shares(most))} and lowest in "
+            f"{joined(_layer_shares(least))}."
         )
     saturated = [name for value, name in known if value >= SATURATED]
     idle = [name for value, name in known if value <= IDLE]
@@ -142,15 +136,7 @@ def _layer_shares(pairs: list[tuple[float, str]]) -> list[str]:
     return [f"layer {name} ({100 * value:.3g} %)" for value, name in pairs]
 
 
-def _signed(depth: float) -> str:
-    return f"{abs(100 * depth):.1f} % {'below' if depth >= 0 else 'above'}"
-
-
 def _some(names: list[str], limit: int = 8) -> str:
     if len(names) <= limit:
-        return _joined(names)
+        return joined(names)
     return f"{', '.join(names[:limit])} and {len(names) - limit} more"
-
-
-def _joined(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
@@ -23,28 +24,16 @@ MAX_TABLE_PROMPTS = 64
 
 def write_report(profile: Profile, path: str | PathLike[str], title: str | None = None) -> None:
     """Writes the report, atomically."""
-    with written_atomically(path) as temporary:
-        temporary.write_text(render_report(profile, title), encoding="utf-8")
+    write_page(render_report(profile, title), path)
 
 
 def render_report(profile: Profile, title: str | None = None) -> str:
     """The HTML of a profile's report; title: default the model's name."""
-    if profile.reduction is not None:
-        raise InvalidArgument(
-            f"a report needs every head and position, and this profile holds means over "
-            f'{profile.reduction} (reduce="{profile.reduction}"): profile again without reduce'
-        )
+    check_not_reduced(profile)
     report = ReportData(profile)
     views = [report.view(index) for index in range(len(profile.prompts))]
     drawn = [view for view in views if len(view.positions)][:MAX_DRAWN_PROMPTS]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ess_client.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         title=title or f"Memory profile of {profile.model.get('name') or 'a model'}",
         facts=_facts(profile),
         summary=_summary(profile),
@@ -56,10 +45,35 @@ def render_report(profile: Profile, title: str | None = None) -> str:
     )
 
 
+def check_not_reduced(profile: Profile) -> None:
+    if profile.reduction is not None:
+        raise InvalidArgument(
+            f"a report needs every head and position, and this profile holds means over "
+            f'{profile.reduction} (reduce="{profile.reduction}"): profile again without reduce'
+        )
+
+
+def template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ess_client.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(name)
+
+
+def write_page(page: str, path: str | PathLike[str]) -> None:
+    """Writes a page, atomically."""
+    with written_atomically(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
 def _panel(data: MeasureData, report: ReportData, drawn: list[PromptView]) -> dict[str, Any]:
     return {
         "measure": data.measure,
-        "meaning": _MEANINGS[parse_measure(data.measure).kind],
+        "meaning": MEANINGS[parse_measure(data.measure).kind],
         "findings": findings(data, report, drawn),
         "prompts": [
             {
@@ -76,7 +90,7 @@ def _panel(data: MeasureData, report: ReportData, drawn: list[PromptView]) -> di
     }
 
 
-_MEANINGS = {
+MEANINGS = {
     "tolerance": "singular values of H_i above this tolerance",
     "relative": "singular values of H_i above this fraction of the largest",
     "head_relative": "singular values of H_i above this fraction of the head's largest",
@@ -98,11 +112,22 @@ def _facts(profile: Profile) -> list[tuple[str, str]]:
         ("Operators", f"{len(profile.layers)} of {heads_text} heads; {', '.join(classes)}"),
         ("Positions", f"{len(profile.positions)}, up to {int(profile.positions.max())}"),
         ("Arithmetic", ", ".join(t for t in (model.get("dtype"), model.get("device")) if t)),
-        ("Options", ", ".join(f"{k} {v}" for k, v in profile.options.items())),
+        ("Options", ", ".join(_option(*option) for option in profile.options.items())),
         ("Routes", ", ".join(route for route in routes if route)),
-        ("Weights", (model.get("weight_digest") or "")[:16]),
+        ("Weights", _weights(model)),
     ]
     return [(name, text) for name, text in facts if text]
+
+
+def _option(name: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        value = " ".join(f"{field}={number}" for field, number in value.items())
+    return f"{name} {value}"
+
+
+def _weights(model: Mapping[str, str]) -> str:
+    digest, seed = (model.get("weight_digest") or "")[:16], model.get("random_init")
+    return digest if seed is None else f"random, seed {seed}"
 
 
 def _summary(profile: Profile) -> list[dict[str, Any]]:
