@@ -25,6 +25,8 @@ from ess_client.report.page import (
 )
 from ess_client.report.separators import separator_effect, signed
 
+LEVEL = 5e-4  # A depth that rounds to 0.0 %.
+
 
 @dataclass(frozen=True, eq=False)
 class Side:
@@ -244,8 +246,9 @@ def _separator_findings(sides: list[Side], measure: str, drawn: list[PromptView]
         if effect is None:
             return []
         count = effect.count
-        parts.append(f"{signed(effect.at)} its surroundings in {side.label}")
+        stands = "level" if abs(effect.at) < LEVEL else signed(effect.at)
+        parts.append(f"{stands} in {side.label}")
     return [
-        f"At the {count} separators (sentence ends, line breaks, special tokens) total ESS is "
-        f"{joined(parts)}, on average."
+        f"Total ESS at the {count} separators (sentence ends, line breaks, special tokens) against "
+        f"its surroundings, on average: {joined(parts)}."
     ]
