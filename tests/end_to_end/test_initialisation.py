@@ -61,7 +61,7 @@ def root(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server(root):
     with ServerProcess(f"--model_root={root}") as process:
         yield process
@@ -75,22 +75,25 @@ def client(server):
 
 @pytest.mark.parametrize("name", ["llama", "mamba2"])
 def test_a_config_alone_is_served_with_the_seeds_weights(client, name):
-    for alias, seed in (("first", 1), ("again", 1), ("other", 2)):
-        model = client.load_model(name, random_init=seed, alias=alias)
+    seeds = {"first": 1, "again": 1, "other": 2}
+    for alias, seed in seeds.items():
+        model = client.load_model(name, random_init=seed, alias=f"{name}-{alias}")
         assert (model.state, model.random_init) == ("ready", seed)
         assert (model.architecture, model.dtype) == (name, "float32")
         assert model.has_tokenizer
     ess = {
-        alias: client.profile(alias, "the quick brown fox jumps", measures="entropy").ess.values
-        for alias in ("first", "again", "other")
+        alias: client.profile(
+            f"{name}-{alias}", "the quick brown fox jumps", measures="entropy"
+        ).ess.values
+        for alias in seeds
     }
     assert np.isfinite(ess["first"]).all()
     np.testing.assert_array_equal(ess["first"], ess["again"])
     assert (ess["first"] != ess["other"]).any()
-    digests = {alias: client.model(alias).weight_digest for alias in ess}
+    digests = {alias: client.model(f"{name}-{alias}").weight_digest for alias in seeds}
     assert digests["first"] == digests["again"] != digests["other"]
     listed = {model.name: model.random_init for model in client.models()}
-    assert (listed["first"], listed["other"], listed[name]) == (1, 2, None)
+    assert (listed[f"{name}-first"], listed[f"{name}-other"], listed[name]) == (1, 2, None)
 
 
 def test_random_weights_stand_beside_a_checkpoint_and_in_place_of_it(client):
@@ -122,7 +125,7 @@ def test_a_model_that_does_not_fit_into_memory_is_refused(client, root):
     try:
         with pytest.raises(ResourceExhausted, match=r"'embed_tokens\.weight' .* memory"):
             client.load_model("huge", random_init=1)
-        assert client.load_model("llama", random_init=1).state == "ready"
+        assert client.load_model("llama", random_init=1, alias="small").state == "ready"
     finally:
         shutil.rmtree(root / "huge")
 
@@ -175,12 +178,12 @@ def test_the_command_line_profiles_an_untrained_model(server, tmp_path):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    loaded = ess("models", "load", "mamba2", "--random-init", 9, "--as", "untrained")
+    loaded = ess("models", "load", "mamba2", "--random-init", 9, "--as", "cli")
     assert "seed 9" in loaded
     assert "seed 9" in ess("models", "list")
     out = tmp_path / "out.safetensors"
     gaussian = "count=2,length=24,seed=1"
-    ess("profile", "--model", "untrained", "--gaussian", gaussian, "-o", out)
+    ess("profile", "--model", "cli", "--gaussian", gaussian, "-o", out)
     saved = load_profile(out)
     assert saved.model["random_init"] == "9"
     assert saved.options["gaussian"] == {"count": 2, "length": 24, "seed": 1}
