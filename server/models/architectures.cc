@@ -4,12 +4,18 @@
 
 #include "server/models/deepseek_v2.h"
 #include "server/models/deepseek_v3.h"
+#include "server/models/delta_net.h"
 #include "server/models/falcon.h"
+#include "server/models/gated_deltanet.h"
 #include "server/models/gemma.h"
 #include "server/models/gemma2.h"
 #include "server/models/gemma3.h"
+#include "server/models/gla.h"
 #include "server/models/gpt2.h"
 #include "server/models/gpt_neox.h"
+#include "server/models/gsa.h"
+#include "server/models/hgrn2.h"
+#include "server/models/linear_attn.h"
 #include "server/models/llama.h"
 #include "server/models/mamba.h"
 #include "server/models/mamba2.h"
@@ -20,6 +26,10 @@
 #include "server/models/qwen2.h"
 #include "server/models/qwen3.h"
 #include "server/models/qwen3_moe.h"
+#include "server/models/retnet.h"
+#include "server/models/rwkv6.h"
+#include "server/models/rwkv7.h"
+#include "server/models/s4d.h"
 
 namespace ess::models {
 
@@ -29,13 +39,19 @@ std::span<const Architecture> Architectures() {
   static const auto& architectures = *new std::vector<Architecture>{
       DeepseekV2Architecture(),
       DeepseekV3Architecture(),
+      DeltaNetArchitecture(),
       FalconArchitecture(),
       FalconMambaArchitecture(),
+      GatedDeltanetArchitecture(),
       GemmaArchitecture(),
       Gemma2Architecture(),
       Gemma3Architecture(),
+      GlaArchitecture(),
       Gpt2Architecture(),
       GptNeoxArchitecture(),
+      GsaArchitecture(),
+      Hgrn2Architecture(),
+      LinearAttnArchitecture(),
       LlamaArchitecture(),
       MambaArchitecture(),
       Mamba2Architecture(),
@@ -46,6 +62,10 @@ std::span<const Architecture> Architectures() {
       Qwen2Architecture(),
       Qwen3Architecture(),
       Qwen3MoeArchitecture(),
+      RetnetArchitecture(),
+      Rwkv6Architecture(),
+      Rwkv7Architecture(),
+      S4dArchitecture(),
   };
   // clang-format on
   return architectures;

@@ -92,6 +92,17 @@ absl::StatusOr<int64_t> ConfigReader::SizeOrNone(std::string_view key,
   return Size(key, default_value);
 }
 
+absl::StatusOr<int64_t> ConfigReader::SameSize(std::string_view key, int64_t count,
+                                               int64_t default_value) const {
+  const nlohmann::json* value = Find(key);
+  if (value == nullptr || !value->is_array()) return Size(key, default_value);
+  ESS_ASSIGN_OR_RETURN(const std::vector<double> sizes, Numbers(key, count, 1, kMaxConfigSize));
+  const double first = sizes.front();
+  const bool same = std::all_of(sizes.begin(), sizes.end(), [=](double x) { return x == first; });
+  if (!same || first != std::floor(first)) return Unsupported(key, "one integer for all");
+  return static_cast<int64_t>(first);
+}
+
 absl::StatusOr<int64_t> ConfigReader::Size(std::string_view key, std::string_view alias,
                                            std::optional<int64_t> default_value) const {
   if (!Has(alias)) return Size(key, default_value);
@@ -236,6 +247,22 @@ absl::StatusOr<std::optional<ConfigReader>> ConfigReader::Object(std::string_vie
   if (value == nullptr) return std::nullopt;
   if (!value->is_object()) return WrongType(key, "an object");
   return ConfigReader(*value, Name(key), file_);
+}
+
+absl::StatusOr<std::vector<ConfigReader>> ConfigReader::Objects(std::string_view key) const {
+  std::vector<ConfigReader> objects;
+  const nlohmann::json* value = Find(key);
+  if (value == nullptr) return objects;
+  if (value->is_object()) {
+    objects.emplace_back(*value, Name(key));
+    return objects;
+  }
+  if (!value->is_array()) return WrongType(key, "an object or a list of objects");
+  for (const nlohmann::json& entry : *value) {
+    if (!entry.is_object()) return WrongType(key, "an object or a list of objects");
+    objects.emplace_back(entry, fmt::format("{}[{}]", Name(key), objects.size()));
+  }
+  return objects;
 }
 
 absl::Status ConfigReader::RefuseTrue(std::string_view key) const {

@@ -52,6 +52,10 @@ class ConfigReader {
   // A size, or 0 where the file says null.
   absl::StatusOr<int64_t> SizeOrNone(std::string_view key, int64_t default_value) const;
 
+  // A size, also written as a list of `count` times one integer.
+  absl::StatusOr<int64_t> SameSize(std::string_view key, int64_t count,
+                                   int64_t default_value) const;
+
   // A size under either of two names; both present with different values: kDataLoss.
   absl::StatusOr<int64_t> Size(std::string_view key, std::string_view alias,
                                std::optional<int64_t> default_value) const;
@@ -86,6 +90,9 @@ class ConfigReader {
 
   // Absent: nullopt.
   absl::StatusOr<std::optional<ConfigReader>> Object(std::string_view key) const;
+
+  // One object, or a list of objects: "attn", or "attn[0]", "attn[1]", ... Absent: none.
+  absl::StatusOr<std::vector<ConfigReader>> Objects(std::string_view key) const;
 
   // OK when the key is absent or false.
   absl::Status RefuseTrue(std::string_view key) const;

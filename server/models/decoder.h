@@ -16,6 +16,7 @@ struct PromptState {
   at::Tensor hidden;          // [L, D]
   RotaryTable rotary;         // Empty where the architecture rotates nothing.
   RotaryTable window_rotary;  // Of layers with a sliding window, where the architecture has them.
+  at::Tensor first_values;    // Of the first layer, where later layers mix them in (RWKV-7).
 };
 
 // Immutable. Methods see one prompt at a time, so its arithmetic cannot depend on the batch. They

@@ -48,6 +48,25 @@ Distribution UniformByInputs(double scale) {
   };
 }
 
+Distribution XavierUniform(double gain) {
+  return [=](const RandomNumbers& random, at::Tensor& weight) {
+    const double inputs = static_cast<double>(weight.numel() / weight.size(0));
+    const double bound = gain * std::sqrt(6 / (inputs + static_cast<double>(weight.size(0))));
+    Uniform(-bound, bound)(random, weight);
+  };
+}
+
+Distribution Orthogonal(double gain) {
+  return [=](const RandomNumbers& random, at::Tensor& weight) {
+    FillNormal(random, weight);
+    const bool wide = weight.size(0) < weight.size(1);
+    const auto [Q, R] = at::linalg_qr(wide ? weight.t() : weight);
+    // Without the signs the distribution would depend on how the factors are made.
+    const at::Tensor orthogonal = Q.mul(R.diagonal().sign()).mul(gain);
+    weight.copy_(wide ? orthogonal.t() : orthogonal);
+  };
+}
+
 Distribution ConstantByInputs(double scale) {
   return
       [=](const RandomNumbers&, at::Tensor& weight) { weight.fill_(scale / RootOfInputs(weight)); };
@@ -56,6 +75,13 @@ Distribution ConstantByInputs(double scale) {
 Distribution LogOfCount() {
   return [](const RandomNumbers&, at::Tensor& weight) {
     weight.copy_(at::arange(1, weight.size(-1) + 1, weight.options()).log_());
+  };
+}
+
+Distribution LogOfUniform(double low, double high) {
+  return [=](const RandomNumbers& random, at::Tensor& weight) {
+    Uniform(low, high)(random, weight);
+    weight.log_();
   };
 }
 

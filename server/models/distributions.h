@@ -27,11 +27,21 @@ Distribution Uniform(double low, double high);
 // torch.nn.Linear and Conv1d start from with a scale of 1.
 Distribution UniformByInputs(double scale);
 
+// In [-b, b) with b = gain sqrt(6 / (inputs + outputs)): torch.nn.init.xavier_uniform_.
+Distribution XavierUniform(double gain);
+
+// Orthonormal rows or columns, whichever are fewer, times `gain`: torch.nn.init.orthogonal_.
+Distribution Orthogonal(double gain);
+
 // scale / sqrt(inputs), of the same shape.
 Distribution ConstantByInputs(double scale);
 
 // log(1), log(2), ... along the last axis: "A_log" of S4D-real (Gu et al. 2022, arXiv:2206.11893).
 Distribution LogOfCount();
+
+// The logarithm of what is uniform in [low, high): "A_log" of Mamba-2 (Dao and Gu 2024,
+// arXiv:2405.21060).
+Distribution LogOfUniform(double low, double high);
 
 // The bias whose softplus is log-uniform in [low, high), but not below `floor`: Mamba's time steps
 // (Gu and Dao 2023, arXiv:2312.00752).

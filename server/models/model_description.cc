@@ -1,5 +1,7 @@
 #include "server/models/model_description.h"
 
+#include <utility>
+
 namespace ess::models {
 
 ModelDescription DescribeModel(const std::string& architecture, const std::string& device,
@@ -31,6 +33,15 @@ std::vector<Mixer> AttentionMixers(const std::vector<int64_t>& windows, int64_t 
                                                : operators::StateSize::Growing()});
   }
   return mixers;
+}
+
+Mixer RecurrenceMixer(std::string operator_class, int64_t head_count, int64_t channels,
+                      int64_t states) {
+  return {.name = {},
+          .operator_class = std::move(operator_class),
+          .head_count = head_count,
+          .channels = {channels},
+          .state_size = operators::StateSize::Constant(states)};
 }
 
 }  // namespace ess::models

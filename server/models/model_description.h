@@ -22,4 +22,9 @@ std::vector<int64_t> FullAttention(int64_t layer_count);
 std::vector<Mixer> AttentionMixers(const std::vector<int64_t>& windows, int64_t head_count,
                                    int64_t head_dim);
 
+// A mixer whose heads are recurrences with `states` real states and `channels` channels each; the
+// caller fills in name and layer.
+Mixer RecurrenceMixer(std::string operator_class, int64_t head_count, int64_t channels,
+                      int64_t states);
+
 }  // namespace ess::models

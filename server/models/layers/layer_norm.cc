@@ -10,11 +10,20 @@ at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
   return at::layer_norm(x, weight.sizes(), weight, bias, epsilon);
 }
 
+at::Tensor LayerNorm::Heads(const at::Tensor& y) const {
+  const auto wide = [](const at::Tensor& x) { return x.defined() ? x.to(at::kFloat) : x; };
+  return at::group_norm(wide(y).reshape({y.size(0), -1}), y.size(1), wide(weight), wide(bias),
+                        epsilon, /*cudnn_enabled=*/false);
+}
+
 absl::StatusOr<LayerNorm> TakeLayerNorm(TensorSource& source, const std::string& name,
-                                        int64_t width, double epsilon) {
-  ESS_ASSIGN_OR_RETURN(at::Tensor weight, source.Take(name + ".weight", {width}));
-  ESS_ASSIGN_OR_RETURN(at::Tensor bias, source.Take(name + ".bias", {width}));
-  return LayerNorm{std::move(weight), std::move(bias), epsilon};
+                                        int64_t width, double epsilon, bool bias) {
+  LayerNorm norm{.weight = {}, .bias = {}, .epsilon = epsilon};
+  ESS_ASSIGN_OR_RETURN(norm.weight, source.Take(name + ".weight", {width}));
+  if (bias) {
+    ESS_ASSIGN_OR_RETURN(norm.bias, source.Take(name + ".bias", {width}));
+  }
+  return norm;
 }
 
 }  // namespace ess::models

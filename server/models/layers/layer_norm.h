@@ -13,15 +13,18 @@ namespace ess::models {
 
 struct LayerNorm {
   at::Tensor weight;  // [D]
-  at::Tensor bias;    // [D]
+  at::Tensor bias;    // [D], or undefined
   double epsilon = 0;
 
   // x [L, D] => [L, D].
   at::Tensor operator()(const at::Tensor& x) const;
+
+  // Each head by its own mean and variance, in float32: y [L, H, D / H] => [L, D].
+  at::Tensor Heads(const at::Tensor& y) const;
 };
 
-// Takes "NAME.weight" and "NAME.bias". Errors: those of TensorSource::Take.
+// Takes "NAME.weight" and, with `bias`, "NAME.bias". Errors: those of TensorSource::Take.
 absl::StatusOr<LayerNorm> TakeLayerNorm(TensorSource& source, const std::string& name,
-                                        int64_t width, double epsilon);
+                                        int64_t width, double epsilon, bool bias = true);
 
 }  // namespace ess::models

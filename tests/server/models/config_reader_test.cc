@@ -183,6 +183,43 @@ TEST(ConfigReaderTest, AListOfAnotherLengthOrWithABadEntryIsRefused) {
               StatusIs(StatusCode::kDataLoss, HasSubstr("a list of numbers")));
 }
 
+TEST(ConfigReaderTest, ObjectsComeAloneOrInAListAndKnowTheirPath) {
+  const nlohmann::json json =
+      Parse(R"({"one": {"x": 0}, "two": [{"x": 1}, {"x": 0}], "mixed": [{}, 3], "text": "x"})");
+  const ConfigReader config(json);
+
+  const auto one = config.Objects("one");
+  const auto two = config.Objects("two");
+
+  ASSERT_THAT(one, ess::testing::IsOk());
+  ASSERT_THAT(two, ess::testing::IsOk());
+  ASSERT_EQ(one->size(), 1u);
+  ASSERT_EQ(two->size(), 2u);
+  EXPECT_THAT(one->front().Size("x", 1).status(),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("one.x is 0")));
+  EXPECT_THAT(two->back().Size("x", 1).status(),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("two[1].x is 0")));
+  EXPECT_TRUE(config.Objects("absent")->empty());
+  for (const char* key : {"mixed", "text"}) {
+    EXPECT_THAT(config.Objects(key).status(),
+                StatusIs(StatusCode::kDataLoss, HasSubstr("an object or a list of objects")));
+  }
+}
+
+TEST(ConfigReaderTest, ASizeForAllMayBeWrittenOnceOrForEach) {
+  const nlohmann::json json =
+      Parse(R"({"once": 8, "each": [8, 8], "mixed": [8, 16], "long": [8]})");
+  const ConfigReader config(json);
+
+  EXPECT_EQ(*config.SameSize("once", 2, 4), 8);
+  EXPECT_EQ(*config.SameSize("each", 2, 4), 8);
+  EXPECT_EQ(*config.SameSize("absent", 2, 4), 4);
+  EXPECT_THAT(config.SameSize("mixed", 2, 4),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("mixed is [8,16]")));
+  EXPECT_THAT(config.SameSize("long", 2, 4),
+              StatusIs(StatusCode::kDataLoss, HasSubstr("long has 1 entries; expected 2")));
+}
+
 TEST(ConfigReaderTest, ALongValueIsCutInMessages) {
   const nlohmann::json json = {{"hidden_act", std::string(1000, 'x')}};
 
