@@ -5,6 +5,7 @@
 #include "server/models/deepseek_v2.h"
 #include "server/models/deepseek_v3.h"
 #include "server/models/delta_net.h"
+#include "server/models/ess_testbed.h"
 #include "server/models/falcon.h"
 #include "server/models/gated_deltanet.h"
 #include "server/models/gemma.h"
@@ -40,6 +41,7 @@ std::span<const Architecture> Architectures() {
       DeepseekV2Architecture(),
       DeepseekV3Architecture(),
       DeltaNetArchitecture(),
+      EssTestbedArchitecture(),
       FalconArchitecture(),
       FalconMambaArchitecture(),
       GatedDeltanetArchitecture(),

@@ -72,6 +72,12 @@ Distribution ConstantByInputs(double scale) {
       [=](const RandomNumbers&, at::Tensor& weight) { weight.fill_(scale / RootOfInputs(weight)); };
 }
 
+Distribution Multiples(double step) {
+  return [=](const RandomNumbers&, at::Tensor& weight) {
+    weight.copy_(at::arange(1, weight.size(-1) + 1, weight.options()).mul_(step));
+  };
+}
+
 Distribution LogOfCount() {
   return [](const RandomNumbers&, at::Tensor& weight) {
     weight.copy_(at::arange(1, weight.size(-1) + 1, weight.options()).log_());

@@ -36,6 +36,9 @@ Distribution Orthogonal(double gain);
 // scale / sqrt(inputs), of the same shape.
 Distribution ConstantByInputs(double scale);
 
+// step, 2 step, ... along the last axis.
+Distribution Multiples(double step);
+
 // log(1), log(2), ... along the last axis: "A_log" of S4D-real (Gu et al. 2022, arXiv:2206.11893).
 Distribution LogOfCount();
 

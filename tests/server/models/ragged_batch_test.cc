@@ -28,6 +28,7 @@ nlohmann::json WideConfig(const std::string& model_type) {
     config["num_key_value_heads"] = 3;
     config["intermediate_size"] = 1536;
   }
+  if (model_type == "ess_testbed") config["mixers"] = {"GLA", "LA"};
   return config;
 }
 
@@ -110,7 +111,8 @@ TEST_P(RaggedBatchTest, WhatIsWantedDoesNotChangeTheBits) {
   for (const auto& [key, dense] : last.sink.heads) EXPECT_EQ(dense, all.sink.heads.at(key));
 }
 
-INSTANTIATE_TEST_SUITE_P(Architectures, RaggedBatchTest, ::testing::Values("gpt2", "llama"),
+INSTANTIATE_TEST_SUITE_P(Architectures, RaggedBatchTest,
+                         ::testing::Values("ess_testbed", "gpt2", "llama"),
                          [](const auto& info) { return info.param; });
 
 }  // namespace
