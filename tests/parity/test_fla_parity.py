@@ -14,12 +14,14 @@ from typing import Any
 import model_parity
 import numpy as np
 import pytest
+import test_initial_weights
 from safetensors.numpy import load_file, save_file
 
 # Both sides of fla's change of kernels at 64 positions.
 RAGGED = [1, 2, 7, 33, 70]
 
-# Fields that differ from BASE; the model type is the case's first word.
+# Fields that differ from BASE; the model type is the case's first word. `weights` is none of them,
+# but how large the random weights are: products of features outgrow the tolerances.
 BASE: dict[str, Any] = {
     "vocab_size": 67,
     "hidden_size": 32,
@@ -192,7 +194,7 @@ CASES: dict[str, dict[str, Any]] = {
         "hidden_act": "swish",
     },
     "rwkv7, one head, wide epsilon": {**RWKV, "head_dim": 32, "norm_eps": 1e-3},
-    "linear_attn": {},
+    "linear_attn": {"weights": 0.2},
     "linear_attn, shared keys and values, elu": {"num_kv_heads": 2, "feature_map": "elu"},
     "linear_attn, hedgehog, normalised": {"feature_map": "hedgehog", "norm_feature_map": True},
     "linear_attn, relu to rnn, queries and keys sum to 1": {
@@ -222,7 +224,7 @@ CASES: dict[str, dict[str, Any]] = {
         "num_kv_heads": 1,
         "fuse_norm": False,
     },
-    "linear_attn, attention in the middle, window": {"attn": ATTENTION},
+    "linear_attn, attention in the middle, window": {"weights": 0.2, "attn": ATTENTION},
     "hgrn2": {"expand_ratio": 8},
     "hgrn2, no lower bounds": {"expand_ratio": 8, "use_lower_bound": False},
     "hgrn2, short convolutions": {"expand_ratio": 8, "use_short_conv": True},
@@ -285,6 +287,42 @@ CASES: dict[str, dict[str, Any]] = {
     "rwkv6, wide epsilon, ranks as by default": {"norm_eps": 1e-3},
 }
 
+# What training starts with: wide enough for samples of some thousands.
+START_BASE: dict[str, Any] = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "intermediate_size": 96,
+}
+STARTS: dict[str, dict[str, Any]] = {
+    "gla": {"use_short_conv": True},
+    "gla, tied, other range, attention": {
+        "tie_word_embeddings": True,
+        "initializer_range": 0.1,
+        "attn": {**ATTENTION, "layers": [0, 1, 2, 3], "qkv_bias": True},
+    },
+    "retnet": {},
+    "delta_net": {"num_heads": 4},
+    "gated_deltanet": {"num_heads": 32, "head_dim": 4},
+    "linear_attn": {},
+    "linear_attn, hedgehog": {"feature_map": "hedgehog"},
+    "hgrn2": {"expand_ratio": 16},
+    "gsa": {"feature_map": "t2r"},
+    "rwkv6": {"proj_low_rank_dim": 8, "gate_low_rank_dim": 16},
+    "rwkv7": {
+        "head_dim": 16,
+        "decay_low_rank_dim": 24,
+        "gate_low_rank_dim": 80,
+        "a_low_rank_dim": 16,
+        "v_low_rank_dim": 8,
+    },
+    "rwkv7, tied, fewer tokens than channels": {
+        "head_dim": 32,
+        "vocab_size": 50,
+        "tie_word_embeddings": True,
+    },
+}
+
 
 class Reference:
     """The process that runs fla."""
@@ -341,7 +379,8 @@ def test_a_model_equals_flash_linear_attention(
 ) -> None:
     seed = 500 + list(CASES).index(case)
     config = {**BASE, **CASES[case], "model_type": case.split(",")[0]}
-    reference.ask(make=str(tmp_path), config=config, seed=seed)
+    scale = config.pop("weights", 0.35)
+    reference.ask(make=str(tmp_path), config=config, seed=seed, scale=scale)
     prompts = model_parity.random_prompts(RAGGED, config["vocab_size"], seed)
 
     row = model_parity.compare(
@@ -358,7 +397,7 @@ def test_older_files_of_rwkv7_keep_their_shifts_in_one_tensor(
     reference: Reference,
 ) -> None:
     config = {**BASE, **RWKV, "model_type": "rwkv7"}
-    reference.ask(make=str(tmp_path), config=config, seed=600)
+    reference.ask(make=str(tmp_path), config=config, seed=600, scale=0.35)
     older = tmp_path / "older"
     older.mkdir()
     shutil.copy(tmp_path / "config.json", older)
@@ -379,3 +418,23 @@ def test_older_files_of_rwkv7_keep_their_shifts_in_one_tensor(
 
     record_row(row)
     model_parity.check(row)
+
+
+@pytest.mark.parametrize("case", STARTS)
+def test_weights_start_as_those_of_flash_linear_attention(
+    case: str, tmp_path: pathlib.Path, reference: Reference
+) -> None:
+    seed = 900 + list(STARTS).index(case)
+    config = {**START_BASE, **STARTS[case], "model_type": case.split(",")[0]}
+    reference.ask(start=str(tmp_path), config=config, seed=seed)
+    ours = test_initial_weights.capture(tmp_path, seed)
+    public = {
+        name.removeprefix("model."): values
+        for name, values in load_file(tmp_path / "model.safetensors").items()
+    }
+
+    assert ours.keys() == public.keys()
+    pooled = test_initial_weights.pooled(ours)
+    for name, values in test_initial_weights.pooled(public).items():
+        # A_log, which others count up, is drawn here.
+        test_initial_weights.check_same_distribution(f"{name} at the start", pooled[name], values)
