@@ -9,19 +9,15 @@
 
 #include "absl/status/statusor.h"
 #include "server/models/config_reader.h"
-#include "server/models/fla_decoder.h"
+#include "server/models/layers/grouped_query_attention.h"
 #include "server/models/layers/rotary_scaling.h"
+#include "server/models/layers/sequence_mixer.h"
 #include "server/models/tensor_source.h"
 
 namespace ess::models {
 
 struct FlaAttentionConfig {
-  int64_t hidden_size = 0;
-  int64_t head_count = 0;            // H
-  int64_t key_value_head_count = 0;  // G
-  int64_t head_dim = 0;              // d
-  bool query_key_value_bias = false;
-  int64_t window = 0;  // 0: none.
+  GroupedQueryConfig heads;
   RotaryScaling rotary;
 };
 

@@ -66,18 +66,6 @@ class FlaDecoder final : public Decoder {
   const Linear head_;
 };
 
-absl::StatusOr<GatedFeedForward> TakeFeedForward(TensorSource& tensors, const FlaSizes& sizes,
-                                                 const std::string& prefix) {
-  GatedFeedForward taken;
-  taken.activation = FindActivation("silu");
-  const int64_t width = sizes.hidden_size;
-  const int64_t inner = sizes.intermediate_size;
-  ESS_ASSIGN_OR_RETURN(taken.gate, TakeLinear(tensors, prefix + "gate_proj", inner, width, false));
-  ESS_ASSIGN_OR_RETURN(taken.up, TakeLinear(tensors, prefix + "up_proj", inner, width, false));
-  ESS_ASSIGN_OR_RETURN(taken.down, TakeLinear(tensors, prefix + "down_proj", width, inner, false));
-  return taken;
-}
-
 absl::Status CheckWidth(int64_t width, const std::string& product) {
   if (width <= kMaxConfigSize) return absl::OkStatus();
   return absl::FailedPreconditionError(
@@ -202,7 +190,11 @@ absl::StatusOr<std::unique_ptr<SequenceModel>> MakeFlaDecoder(
                                           ? TakeFlaAttention(tensors, *softmax, prefix + "attn.")
                                           : take_mixer(prefix + "attn.", layer));
     ESS_ASSIGN_OR_RETURN(taken.feed_forward_norm, take_norm(prefix + "mlp_norm"));
-    ESS_ASSIGN_OR_RETURN(taken.feed_forward, TakeFeedForward(tensors, sizes, prefix + "mlp."));
+    ESS_ASSIGN_OR_RETURN(taken.feed_forward,
+                         TakeGatedFeedForward(tensors, prefix + "mlp.",
+                                              {.width = sizes.hidden_size,
+                                               .inner = sizes.intermediate_size,
+                                               .activation = FindActivation("silu")}));
     Mixer& described = mixers.emplace_back(taken.mixer->Describe());
     described.name = MixerName(layer);
     described.layer_index = layer;

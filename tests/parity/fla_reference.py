@@ -7,7 +7,8 @@ an error.
 
 Of its own, because some of transformers' models look for fla and fail where it finds no GPU. Speaks
 JSON, a request and an answer per line:
-    {"make": FOLDER, "config": {...}, "seed": N}  writes a random checkpoint
+    {"start": FOLDER, "config": {...}, "seed": N} writes a checkpoint of what training starts with
+    {"make": FOLDER, "config": {...}, "seed": N, "scale": X} writes a random checkpoint
     {"run": FOLDER, "prompt": [...], "out": FILE} writes `logits` [L, V] and `operator.N` [H, L, L]
 The answer is {}, or {"error": TRACEBACK}.
 """
@@ -271,11 +272,21 @@ def replace_kernels() -> None:
         replace(module, "token_shift", lambda x, *_: token_shift.token_shift_ref(x))
 
 
-def make(folder: str, config: dict[str, Any], seed: int) -> dict[str, Any]:
+def fresh(config: dict[str, Any]) -> Any:
     config = dict(config)
     fields = transformers.AutoConfig.for_model(config.pop("model_type"), **config)
-    model = transformers.AutoModelForCausalLM.from_config(fields)
-    model_parity.random_weights(model, seed)
+    return transformers.AutoModelForCausalLM.from_config(fields)
+
+
+def start(folder: str, config: dict[str, Any], seed: int) -> dict[str, Any]:
+    torch.manual_seed(seed)
+    fresh(config).save_pretrained(folder)
+    return {}
+
+
+def make(folder: str, config: dict[str, Any], seed: int, scale: float) -> dict[str, Any]:
+    model = fresh(config)
+    model_parity.random_weights(model, seed, scale)
     model.save_pretrained(folder)
     return {}
 
@@ -292,8 +303,10 @@ def run(folder: str, prompt: list[int], out: str) -> dict[str, Any]:
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
+    if "start" in request:
+        return start(request["start"], request["config"], request["seed"])
     if "make" in request:
-        return make(request["make"], request["config"], request["seed"])
+        return make(request["make"], request["config"], request["seed"], request["scale"])
     return run(request["run"], request["prompt"], request["out"])
 
 

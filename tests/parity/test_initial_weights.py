@@ -147,9 +147,9 @@ CASES: dict[str, dict[str, Any]] = {
     },
 }
 
-# Model types that are served and whose start is not compared with a public class; ess_testbed's is
-# with its twin's, in test_ess_testbed_parity.py.
-NOT_COMPARED: set[str] = {"ess_testbed"}
+# Model types that are served and whose start is not compared with a public class: the testbed's is
+# with its twin's in test_ess_testbed_parity.py, S4D's with its paper in test_s4d_parity.py.
+NOT_COMPARED: set[str] = {"ess_testbed", "s4d"}
 
 
 @dataclasses.dataclass
@@ -185,7 +185,8 @@ def pooled(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Tensors of all layers and experts in one, whose first axis they are."""
     groups: dict[str, list[np.ndarray]] = {}
     for name, values in weights.items():
-        groups.setdefault(re.sub(r"\.\d+\.", ".*.", name), []).append(values)
+        pool = re.sub(r"\b(layers|h|experts)\.\d+\.", r"\1.*.", name)
+        groups.setdefault(pool, []).append(values)
     return {name: np.stack(group) for name, group in groups.items()}
 
 

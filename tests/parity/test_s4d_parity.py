@@ -10,6 +10,7 @@ from typing import Any
 import model_parity
 import numpy as np
 import pytest
+import test_initial_weights
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
@@ -132,3 +133,28 @@ def test_s4d_equals_the_published_formulas(
 
     record_row(row)
     model_parity.check(row)
+
+
+def test_weights_start_as_published(tmp_path: pathlib.Path) -> None:
+    """S4D-Lin; the other parameters as the public code draws them."""
+    width, modes, layers = 40, 16, 6
+    config = {**BASE, "hidden_size": width, "state_size": 2 * modes, "num_hidden_layers": layers}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    generator = np.random.default_rng(0)
+    bound = width**-0.5
+
+    pooled = test_initial_weights.pooled(test_initial_weights.capture(tmp_path, seed=1))
+
+    s4d = "layers.*.s4d."
+    frequencies = np.broadcast_to(np.pi * np.arange(modes), (layers, width, modes))
+    expected = {
+        "kernel.log_dt": generator.uniform(np.log(1e-3), np.log(1e-1), (layers, width)),
+        "kernel.log_A_real": np.full((layers, width, modes), np.log(0.5)),
+        "kernel.C": generator.normal(0, 0.5**0.5, (layers, width, modes, 2)),
+        "D": generator.normal(0, 1, (layers, width)),
+        "output_linear.0.weight": generator.uniform(-bound, bound, (layers, 2 * width, width, 1)),
+        "output_linear.0.bias": generator.uniform(-bound, bound, (layers, 2 * width)),
+    }
+    np.testing.assert_allclose(pooled[s4d + "kernel.A_imag"], frequencies, rtol=1e-6)
+    for name, values in expected.items():
+        test_initial_weights.check_same_distribution(name, pooled[s4d + name], values)
