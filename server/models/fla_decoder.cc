@@ -160,7 +160,7 @@ absl::StatusOr<int64_t> WholeProduct(int64_t count, double ratio, const std::str
   const double exact = static_cast<double>(count) * ratio;
   const double whole = std::round(exact);
   if (std::abs(exact - whole) > 1e-9 * exact) {
-    return ConfigContradiction(fmt::format("{} is {}, not a whole number", product, exact));
+    return ConfigContradiction(fmt::format("{} is {:g}, not a whole number", product, exact));
   }
   ESS_RETURN_IF_ERROR(CheckWidth(static_cast<int64_t>(whole), product));
   return static_cast<int64_t>(whole);
