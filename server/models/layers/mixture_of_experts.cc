@@ -12,8 +12,6 @@
 namespace ess::models {
 namespace {
 
-constexpr std::string_view kStackedModule = "mlp.";
-
 // Keeps a sum of weights that underflowed from dividing by 0.
 constexpr double kLeastSum = 1e-20;
 
@@ -66,6 +64,7 @@ ExpertChoice ChooseExperts(const at::Tensor& logits, const at::Tensor& correctio
 at::Tensor MixtureOfExperts::operator()(const at::Tensor& x) const {
   const ExpertChoice choice = ChooseExperts(router(x.to(at::kFloat)), correction, routing);
   at::Tensor mixed = shared ? (*shared)(x) : at::zeros_like(x);
+  if (shared_gate) mixed.mul_(at::sigmoid((*shared_gate)(x)));
   for (size_t e = 0; e < experts.size(); ++e) {
     // Token and rank of each choice of this expert: [choices].
     const std::vector<at::Tensor> where =
@@ -111,13 +110,13 @@ absl::StatusOr<MixtureOfExperts> TakeExperts(TensorSource& source, const std::st
                                              const ExpertsConfig& config, int64_t width,
                                              ActivationInPlace activation) {
   const std::string single = layer + std::string(config.module);
-  const std::string stacked = layer + std::string(kStackedModule);
+  const std::string stacked = layer + std::string(config.stacked_module);
   const bool is_stacked = source.Has(stacked + "experts.gate_up_proj") &&
                           !source.Has(fmt::format("{}experts.0.{}.weight", single, config.gate));
   const std::string& module = is_stacked ? stacked : single;
   MixtureOfExperts mixture{.routing = config.routing};
-  ESS_ASSIGN_OR_RETURN(mixture.router, TakeLinear(source, module + "gate", config.count, width,
-                                                  /*bias=*/false));
+  ESS_ASSIGN_OR_RETURN(mixture.router, TakeLinear(source, module + std::string(config.router),
+                                                  config.count, width, /*bias=*/false));
   // Near ties would fall out by rounding in anything narrower.
   mixture.router.weight = mixture.router.weight.to(at::kFloat);
   if (config.corrected) {
@@ -143,11 +142,16 @@ absl::StatusOr<MixtureOfExperts> TakeExperts(TensorSource& source, const std::st
   }
   if (config.shared_intermediate_size > 0) {
     ESS_ASSIGN_OR_RETURN(mixture.shared,
-                         TakeGatedFeedForward(source, module + "shared_experts.",
+                         TakeGatedFeedForward(source, module + std::string(config.shared),
                                               {.width = width,
                                                .inner = config.shared_intermediate_size,
                                                .bias = config.shared_bias,
                                                .activation = activation}));
+  }
+  if (!config.shared_gate.empty()) {
+    ESS_ASSIGN_OR_RETURN(mixture.shared_gate,
+                         TakeLinear(source, module + std::string(config.shared_gate),
+                                    /*outputs=*/1, width, /*bias=*/false));
   }
   return mixture;
 }
