@@ -16,6 +16,7 @@
 #include "server/models/gla.h"
 #include "server/models/gpt2.h"
 #include "server/models/gpt_neox.h"
+#include "server/models/granite_moe_hybrid.h"
 #include "server/models/gsa.h"
 #include "server/models/hgrn2.h"
 #include "server/models/jamba.h"
@@ -58,6 +59,7 @@ std::span<const Architecture> Architectures() {
       GlaArchitecture(),
       Gpt2Architecture(),
       GptNeoxArchitecture(),
+      GraniteMoeHybridArchitecture(),
       GsaArchitecture(),
       Hgrn2Architecture(),
       JambaArchitecture(),

@@ -99,7 +99,10 @@ Architecture BambaArchitecture() {
           .base_prefixes = {"model."},
           .ignored_suffixes = {},
           .create = CreateBamba,
-          .initial_weights = MambaHybridInitialWeights,
+          .initial_weights =
+              [](const ConfigReader& config) {
+                return MambaHybridInitialWeights(config, /*padding=*/0);
+              },
           .tiny_config = TinyBambaConfig};
 }
 

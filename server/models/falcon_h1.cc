@@ -179,7 +179,10 @@ Architecture FalconH1Architecture() {
           .base_prefixes = {"model."},
           .ignored_suffixes = {},
           .create = CreateFalconH1,
-          .initial_weights = MambaHybridInitialWeights,
+          .initial_weights =
+              [](const ConfigReader& config) {
+                return MambaHybridInitialWeights(config, /*padding=*/0);
+              },
           .tiny_config = TinyFalconH1Config};
 }
 

@@ -164,8 +164,9 @@ AttentionMixerConfig AttentionOf(const GatedDecoderConfig& config) {
           .output_bias = config.attention_output_bias};
 }
 
-absl::StatusOr<InitialWeights> MambaHybridInitialWeights(const ConfigReader& config) {
-  return ReadInitialWeights(config, {.padded_embedding = "embed_tokens", .padding = 0},
+absl::StatusOr<InitialWeights> MambaHybridInitialWeights(const ConfigReader& config,
+                                                         std::optional<int64_t> padding) {
+  return ReadInitialWeights(config, {.padded_embedding = "embed_tokens", .padding = padding},
                             {{.names = "*.A_log", .distribution = LogOfCount()},
                              {.names = "*.D", .distribution = Constant(1)},
                              {.names = "*.dt_bias", .distribution = Constant(1)}});

@@ -74,9 +74,11 @@ absl::StatusOr<std::unique_ptr<SequenceModel>> MakeHybridDecoder(const std::stri
 HybridDecoderConfig HybridOf(const GatedDecoderConfig& config);
 AttentionMixerConfig AttentionOf(const GatedDecoderConfig& config);
 
-// How hybrids with Mamba or Mamba-2 start in transformers: rates of decay of 1, 2, ..., biases of
-// time steps of 1 in Mamba-2, and a padding token by default. Errors: those of ConfigReader.
-absl::StatusOr<InitialWeights> MambaHybridInitialWeights(const ConfigReader& config);
+// How hybrids with Mamba or Mamba-2 start in transformers: rates of decay of 1, 2, ..., and biases
+// of time steps of 1 in Mamba-2. `padding`: pad_token_id of configs that are silent. Errors: those
+// of ConfigReader.
+absl::StatusOr<InitialWeights> MambaHybridInitialWeights(const ConfigReader& config,
+                                                         std::optional<int64_t> padding);
 
 // Takes the experts of a layer that has them, else "PREFIXMODULEgate_proj", ...
 // Errors: those of TensorSource.

@@ -143,7 +143,10 @@ Architecture JambaArchitecture() {
           .base_prefixes = {"model."},
           .ignored_suffixes = {},
           .create = CreateJamba,
-          .initial_weights = MambaHybridInitialWeights,
+          .initial_weights =
+              [](const ConfigReader& config) {
+                return MambaHybridInitialWeights(config, /*padding=*/0);
+              },
           .tiny_config = TinyJambaConfig};
 }
 

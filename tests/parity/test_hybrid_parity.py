@@ -38,6 +38,7 @@ def import_modeling(model_type: str) -> Any:
 modeling_lfm2 = import_modeling("lfm2")
 modeling_falcon_h1 = import_modeling("falcon_h1")
 modeling_bamba = import_modeling("bamba")
+modeling_granite = import_modeling("granitemoehybrid")
 modeling_qwen3_next = import_modeling("qwen3_next")
 modeling_qwen3_5 = import_modeling("qwen3_5")
 modeling_jamba = import_modeling("jamba")
@@ -281,6 +282,51 @@ BAMBA_CASES: dict[str, dict[str, Any]] = {
     },
 }
 
+GRANITE_BASE = {
+    **ATTENTION,
+    "num_hidden_layers": 3,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "num_local_experts": 4,
+    "shared_intermediate_size": 20,
+    "mamba_n_heads": 4,
+    "mamba_d_state": 8,
+    "residual_multiplier": 0.7,
+}
+GRANITE_CASES: dict[str, dict[str, Any]] = {
+    "granitemoehybrid": {},
+    "granitemoehybrid, rotary, two groups": {
+        "position_embedding_type": "rope",
+        "mamba_n_groups": 2,
+    },
+    "granitemoehybrid, dense": {"num_local_experts": 0},
+    "granitemoehybrid, multipliers": {
+        "embedding_multiplier": 3.0,
+        "attention_multiplier": 0.4,
+        "residual_multiplier": 1.3,
+        "logits_scaling": 4.0,
+    },
+    "granitemoehybrid, biases, none of the convolution": {
+        "attention_bias": True,
+        "mamba_proj_bias": True,
+        "mamba_conv_bias": False,
+    },
+    "granitemoehybrid, no attention, all experts chosen": {
+        "layer_types": None,
+        "num_experts_per_tok": 4,
+    },
+    "granitemoehybrid, tied, every head its own keys, gelu": {
+        "tie_word_embeddings": True,
+        "num_key_value_heads": None,
+        "hidden_act": "gelu",
+    },
+    "granitemoehybrid, bounded time steps, chunks of 16, scaled rotary": {
+        "time_step_limit": (0.1, 0.9),
+        "mamba_chunk_size": 16,
+        "position_embedding_type": "rope",
+        "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 500.0},
+    },
+}
+
 QWEN3_5_BASE = {
     **ATTENTION,
     "num_hidden_layers": 3,
@@ -328,6 +374,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         (JAMBA_BASE, JAMBA_CASES),
         (BAMBA_BASE, BAMBA_CASES),
         (QWEN3_5_BASE, QWEN3_5_CASES),
+        (GRANITE_BASE, GRANITE_CASES),
     )
     for case, fields in cases.items()
 }
@@ -423,7 +470,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
         monkeypatch.setattr(modeling_jamba, "mamba_selective_scan", recording)
 
     record_convolutions()
-    for module in (modeling_falcon_h1, modeling_bamba):
+    for module in (modeling_falcon_h1, modeling_bamba, modeling_granite):
         record_heads(module)
     for module in (modeling_qwen3_next, modeling_qwen3_5):
         record_deltas(module)

@@ -114,6 +114,12 @@ CASES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
         "attention_bias": False,
     },
+    "granitemoehybrid": {
+        **MAMBA_HYBRID,
+        "num_local_experts": 3,
+        "shared_intermediate_size": 32,
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+    },
     "jamba": {
         **EXPERTS,
         "num_experts": 3,

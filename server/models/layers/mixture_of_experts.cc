@@ -27,14 +27,15 @@ at::Tensor WithinBestGroups(const at::Tensor& scores, const ExpertRouting& routi
       .view(scores.sizes());
 }
 
-absl::Status TakeStackedExperts(TensorSource& source, const std::string& experts,
+absl::Status TakeStackedExperts(TensorSource& source, const std::string& module,
                                 const ExpertsConfig& config, int64_t width,
                                 ActivationInPlace activation, MixtureOfExperts& mixture) {
   const int64_t inner = config.intermediate_size;
-  ESS_ASSIGN_OR_RETURN(const at::Tensor gate_up,
-                       source.Take(experts + "gate_up_proj", {config.count, 2 * inner, width}));
-  ESS_ASSIGN_OR_RETURN(const at::Tensor down,
-                       source.Take(experts + "down_proj", {config.count, width, inner}));
+  ESS_ASSIGN_OR_RETURN(
+      const at::Tensor gate_up,
+      source.Take(module + std::string(config.stacked_gate_up), {config.count, 2 * inner, width}));
+  ESS_ASSIGN_OR_RETURN(const at::Tensor down, source.Take(module + std::string(config.stacked_down),
+                                                          {config.count, width, inner}));
   for (int64_t e = 0; e < config.count; ++e) {
     const Linear both{.weight = gate_up.select(0, e)};
     mixture.experts.push_back({.gate = both.Rows(0, inner),
@@ -111,8 +112,9 @@ absl::StatusOr<MixtureOfExperts> TakeExperts(TensorSource& source, const std::st
                                              ActivationInPlace activation) {
   const std::string single = layer + std::string(config.module);
   const std::string stacked = layer + std::string(config.stacked_module);
-  const bool is_stacked = source.Has(stacked + "experts.gate_up_proj") &&
-                          !source.Has(fmt::format("{}experts.0.{}.weight", single, config.gate));
+  const bool is_stacked = config.gate.empty() ||
+                          (source.Has(stacked + std::string(config.stacked_gate_up)) &&
+                           !source.Has(fmt::format("{}experts.0.{}.weight", single, config.gate)));
   const std::string& module = is_stacked ? stacked : single;
   MixtureOfExperts mixture{.routing = config.routing};
   ESS_ASSIGN_OR_RETURN(mixture.router, TakeLinear(source, module + std::string(config.router),
@@ -125,8 +127,7 @@ absl::StatusOr<MixtureOfExperts> TakeExperts(TensorSource& source, const std::st
     mixture.correction = correction.to(at::kFloat);
   }
   if (is_stacked) {
-    ESS_RETURN_IF_ERROR(
-        TakeStackedExperts(source, module + "experts.", config, width, activation, mixture));
+    ESS_RETURN_IF_ERROR(TakeStackedExperts(source, module, config, width, activation, mixture));
   } else {
     for (int64_t e = 0; e < config.count; ++e) {
       ESS_ASSIGN_OR_RETURN(GatedFeedForward expert,

@@ -68,8 +68,9 @@ struct ExpertsConfig {
   std::string_view module = "mlp.", stacked_module = "mlp.";
   std::string_view router = "gate";
   std::string_view shared = "shared_experts.";
-  std::string_view shared_gate;  // Empty: none.
-  std::string_view gate = "gate_proj", up = "up_proj", down = "down_proj";
+  std::string_view shared_gate;                                             // Empty: none.
+  std::string_view gate = "gate_proj", up = "up_proj", down = "down_proj";  // Empty: only stacked.
+  std::string_view stacked_gate_up = "experts.gate_up_proj", stacked_down = "experts.down_proj";
 };
 
 // Sizes that fit together. Errors: kDataLoss.
