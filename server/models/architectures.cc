@@ -2,11 +2,13 @@
 
 #include <vector>
 
+#include "server/models/bamba.h"
 #include "server/models/deepseek_v2.h"
 #include "server/models/deepseek_v3.h"
 #include "server/models/delta_net.h"
 #include "server/models/ess_testbed.h"
 #include "server/models/falcon.h"
+#include "server/models/falcon_h1.h"
 #include "server/models/gated_deltanet.h"
 #include "server/models/gemma.h"
 #include "server/models/gemma2.h"
@@ -14,8 +16,11 @@
 #include "server/models/gla.h"
 #include "server/models/gpt2.h"
 #include "server/models/gpt_neox.h"
+#include "server/models/granite_moe_hybrid.h"
 #include "server/models/gsa.h"
 #include "server/models/hgrn2.h"
+#include "server/models/jamba.h"
+#include "server/models/lfm2.h"
 #include "server/models/linear_attn.h"
 #include "server/models/llama.h"
 #include "server/models/mamba.h"
@@ -27,6 +32,7 @@
 #include "server/models/qwen2.h"
 #include "server/models/qwen3.h"
 #include "server/models/qwen3_moe.h"
+#include "server/models/qwen3_next.h"
 #include "server/models/retnet.h"
 #include "server/models/rwkv6.h"
 #include "server/models/rwkv7.h"
@@ -38,11 +44,13 @@ std::span<const Architecture> Architectures() {
   // One line each, whatever fits.
   // clang-format off
   static const auto& architectures = *new std::vector<Architecture>{
+      BambaArchitecture(),
       DeepseekV2Architecture(),
       DeepseekV3Architecture(),
       DeltaNetArchitecture(),
       EssTestbedArchitecture(),
       FalconArchitecture(),
+      FalconH1Architecture(),
       FalconMambaArchitecture(),
       GatedDeltanetArchitecture(),
       GemmaArchitecture(),
@@ -51,8 +59,11 @@ std::span<const Architecture> Architectures() {
       GlaArchitecture(),
       Gpt2Architecture(),
       GptNeoxArchitecture(),
+      GraniteMoeHybridArchitecture(),
       GsaArchitecture(),
       Hgrn2Architecture(),
+      JambaArchitecture(),
+      Lfm2Architecture(),
       LinearAttnArchitecture(),
       LlamaArchitecture(),
       MambaArchitecture(),
@@ -63,7 +74,9 @@ std::span<const Architecture> Architectures() {
       Phi3Architecture(),
       Qwen2Architecture(),
       Qwen3Architecture(),
+      Qwen35TextArchitecture(),
       Qwen3MoeArchitecture(),
+      Qwen3NextArchitecture(),
       RetnetArchitecture(),
       Rwkv6Architecture(),
       Rwkv7Architecture(),

@@ -17,6 +17,7 @@ struct PromptState {
   RotaryTable rotary;         // Empty where the architecture rotates nothing.
   RotaryTable window_rotary;  // Of layers with a sliding window, where the architecture has them.
   at::Tensor first_values;    // Of the first layer, where later layers mix them in (RWKV-7).
+  at::Tensor mixed;           // What mixers of this layer made of it so far: [L, D].
 };
 
 // Immutable. Methods see one prompt at a time, so its arithmetic cannot depend on the batch. They
@@ -33,7 +34,8 @@ class Decoder {
   virtual PromptState Begin(const at::Tensor& embeddings) const = 0;
 
   // Updates state.hidden and hands the layer's operators to `pass`. Leaves state.hidden as it is
-  // when the pass ends after one of its mixers.
+  // when the pass ends after one of its mixers. A layer that mixes more than once is run once for
+  // each of its mixers, pass.mixer(), for all prompts before the next one.
   // Errors: those of the sink; kCancelled, kDeadlineExceeded.
   virtual absl::Status RunLayer(int64_t layer_index, PromptState& state,
                                 ForwardPass& pass) const = 0;

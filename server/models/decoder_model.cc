@@ -43,26 +43,36 @@ absl::Status DecoderModel::CatchAndRun(int64_t prompt_count, Embeddings embeddin
   });
 }
 
+std::vector<DecoderModel::Step> DecoderModel::Steps(const std::vector<Mixer>& mixers,
+                                                    int64_t layer_count) {
+  std::vector<Step> steps;
+  size_t mixer = 0;
+  for (int64_t layer = 0; layer < layer_count; ++layer) {
+    const bool mixes = mixer < mixers.size() && mixers[mixer].layer_index == layer;
+    if (!mixes) steps.push_back({.layer = layer, .mixer = std::nullopt});
+    for (; mixer < mixers.size() && mixers[mixer].layer_index == layer; ++mixer) {
+      steps.push_back({.layer = layer, .mixer = static_cast<int64_t>(mixer)});
+    }
+  }
+  return steps;
+}
+
 absl::Status DecoderModel::Run(int64_t prompt_count, Embeddings embeddings, ForwardPass& pass,
                                std::vector<at::Tensor>* logits) const {
-  int64_t layers_to_run = layer_count_;
-  if (logits == nullptr) {
-    if (!pass.last_wanted_mixer().has_value()) return absl::OkStatus();
-    const Mixer& last = description_.mixers[static_cast<size_t>(*pass.last_wanted_mixer())];
-    layers_to_run = last.layer_index + 1;
-  }
-
+  if (logits == nullptr && !pass.last_wanted_mixer().has_value()) return absl::OkStatus();
   std::vector<PromptState> states;
   for (int64_t prompt = 0; prompt < prompt_count; ++prompt) {
     ESS_RETURN_IF_ERROR(pass.CheckCancellation());
     states.push_back(decoder_->Begin(embeddings(prompt)));
   }
-  for (int64_t layer = 0; layer < layers_to_run; ++layer) {
+  for (const Step& step : steps_) {
+    pass.BeginMixer(step.mixer);
     for (size_t prompt = 0; prompt < states.size(); ++prompt) {
       ESS_RETURN_IF_ERROR(pass.CheckCancellation());
       pass.BeginPrompt(static_cast<int64_t>(prompt));
-      ESS_RETURN_IF_ERROR(decoder_->RunLayer(layer, states[prompt], pass));
+      ESS_RETURN_IF_ERROR(decoder_->RunLayer(step.layer, states[prompt], pass));
     }
+    if (step.mixer.has_value() && pass.EndsAfter(*step.mixer)) break;
   }
   if (logits == nullptr) return absl::OkStatus();
   logits->clear();

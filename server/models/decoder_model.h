@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -18,7 +19,7 @@ class DecoderModel final : public SequenceModel {
   DecoderModel(ModelDescription description, int64_t layer_count,
                std::unique_ptr<const Decoder> decoder)
       : description_(std::move(description)),
-        layer_count_(layer_count),
+        steps_(Steps(description_.mixers, layer_count)),
         decoder_(std::move(decoder)) {}
 
   const ModelDescription& description() const override { return description_; }
@@ -41,8 +42,15 @@ class DecoderModel final : public SequenceModel {
   absl::Status Run(int64_t prompt_count, Embeddings embeddings, ForwardPass& pass,
                    std::vector<at::Tensor>* logits) const;
 
+  // One run over all prompts: a layer, or one mixer of a layer that mixes more than once.
+  struct Step {
+    int64_t layer;
+    std::optional<int64_t> mixer;
+  };
+  static std::vector<Step> Steps(const std::vector<Mixer>& mixers, int64_t layer_count);
+
   const ModelDescription description_;
-  const int64_t layer_count_;
+  const std::vector<Step> steps_;
   const std::unique_ptr<const Decoder> decoder_;
 };
 

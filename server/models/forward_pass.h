@@ -27,6 +27,12 @@ class ForwardPass {
   // Layers from here on work on this prompt of the batch.
   void BeginPrompt(int64_t prompt) { prompt_ = prompt; }
 
+  // Layers from here on run this mixer; none: their layer does not mix.
+  void BeginMixer(std::optional<int64_t> mixer) { mixer_ = mixer; }
+
+  // Whose turn it is. Where a layer mixes once, the first and only one.
+  std::optional<int64_t> mixer() const { return mixer_; }
+
   bool Wants(int64_t mixer) const { return wanted_[static_cast<size_t>(mixer)]; }
 
   // Whether nothing after this mixer's operators is wanted: its layer may return at once.
@@ -51,6 +57,7 @@ class ForwardPass {
   std::vector<bool> wanted_;
   std::optional<int64_t> last_wanted_mixer_;
   int64_t prompt_ = 0;
+  std::optional<int64_t> mixer_;
   AttentionScratch attention_scratch_;
 };
 

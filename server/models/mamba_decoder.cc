@@ -1,62 +1,13 @@
 #include "server/models/mamba_decoder.h"
 
-#include <ATen/ATen.h>
-
 #include <cmath>
 
 #include "fmt/format.h"
 #include "server/base/status_macros.h"
-#include "server/models/decoder_model.h"
-#include "server/models/layers/linear.h"
+#include "server/models/hybrid_decoder.h"
 #include "server/models/layers/rms_norm.h"
-#include "server/models/model_description.h"
 
 namespace ess::models {
-namespace {
-
-struct MambaLayer {
-  RmsNorm norm;
-  std::unique_ptr<MambaMixer> mixer;
-};
-
-class MambaDecoder final : public Decoder {
- public:
-  MambaDecoder(at::Tensor embedding, std::vector<MambaLayer> layers, RmsNorm norm, Linear head)
-      : embedding_(std::move(embedding)),
-        layers_(std::move(layers)),
-        norm_(std::move(norm)),
-        head_(std::move(head)) {}
-
-  const at::Tensor& embedding() const override { return embedding_; }
-
-  // The residual stream stays in float32, whatever the weights' dtype.
-  PromptState Begin(const at::Tensor& embeddings) const override {
-    PromptState state;
-    state.hidden = embeddings.to(at::kFloat);
-    return state;
-  }
-
-  absl::Status RunLayer(int64_t layer_index, PromptState& state, ForwardPass& pass) const override {
-    const MambaLayer& layer = layers_[static_cast<size_t>(layer_index)];
-    const at::Tensor x = layer.norm(state.hidden.to(embedding_.scalar_type()));
-    ESS_ASSIGN_OR_RETURN(const at::Tensor mixed, layer.mixer->Mix(x, layer_index, pass));
-    if (mixed.defined()) state.hidden.add_(mixed);
-    return absl::OkStatus();
-  }
-
-  at::Tensor Logits(const at::Tensor& hidden) const override {
-    return head_(norm_(hidden.to(embedding_.scalar_type())));
-  }
-
- private:
-  const at::Tensor embedding_;  // [V, D]
-  const std::vector<MambaLayer> layers_;
-  const RmsNorm norm_;
-  const Linear head_;
-};
-
-}  // namespace
-
 absl::StatusOr<MambaSizes> ReadMambaSizes(const ConfigReader& config,
                                           const MambaDefaults& defaults) {
   MambaSizes sizes;
@@ -99,37 +50,27 @@ absl::StatusOr<Distribution> ReadInitialTimeSteps(const ConfigReader& config) {
   return SoftplusInverseOfLogUniform(low, high, floor);
 }
 
-absl::StatusOr<std::unique_ptr<SequenceModel>> MakeMambaDecoder(
-    const std::string& model_type, const MambaSizes& sizes, const Mixer& mixer,
-    TensorSource& tensors, const std::string& device, TakeMambaMixer take_mixer) {
+absl::StatusOr<std::unique_ptr<SequenceModel>> MakeMambaDecoder(const std::string& model_type,
+                                                                const MambaSizes& sizes,
+                                                                TensorSource& tensors,
+                                                                const std::string& device,
+                                                                TakeMambaMixer take_mixer) {
   const bool older = tensors.Has("embedding.weight") && !tensors.Has("embeddings.weight");
-  const std::string embeddings = older ? "embedding.weight" : "embeddings.weight";
-  ESS_ASSIGN_OR_RETURN(const at::Tensor embedding,
-                       tensors.Take(embeddings, {sizes.vocabulary_size, sizes.hidden_size}));
-  std::vector<MambaLayer> layers;
-  for (int64_t layer = 0; layer < sizes.layer_count; ++layer) {
-    const std::string prefix = fmt::format("layers.{}.", layer);
-    MambaLayer& taken = layers.emplace_back();
-    ESS_ASSIGN_OR_RETURN(
-        taken.norm, TakeRmsNorm(tensors, prefix + "norm", sizes.hidden_size, sizes.norm_epsilon));
-    ESS_ASSIGN_OR_RETURN(taken.mixer, take_mixer(prefix + "mixer."));
-  }
-  ESS_ASSIGN_OR_RETURN(RmsNorm norm,
-                       TakeRmsNorm(tensors, "norm_f", sizes.hidden_size, sizes.norm_epsilon));
-  ESS_ASSIGN_OR_RETURN(Linear head, TakeHead(tensors, "lm_head", embedding));
-  ModelDescription description = DescribeModel(model_type, device, tensors.Totals());
-  description.vocabulary_size = sizes.vocabulary_size;
-  description.max_positions = 0;  // A recurrence has no limit.
-  description.hidden_size = sizes.hidden_size;
-  for (int64_t layer = 0; layer < sizes.layer_count; ++layer) {
-    Mixer& described = description.mixers.emplace_back(mixer);
-    described.name = MixerName(layer);
-    described.layer_index = layer;
-  }
-  return std::make_unique<DecoderModel>(
-      std::move(description), sizes.layer_count,
-      std::make_unique<MambaDecoder>(embedding, std::move(layers), std::move(norm),
-                                     std::move(head)));
+  const HybridDecoderConfig stack = {.vocabulary_size = sizes.vocabulary_size,
+                                     .hidden_size = sizes.hidden_size,
+                                     .layer_count = sizes.layer_count,
+                                     .norm_epsilon = sizes.norm_epsilon,
+                                     .float32_residual = true,
+                                     .embedding = older ? "embedding" : "embeddings",
+                                     .norm = "norm_f"};
+  const auto take_layer = [&](const std::string& prefix, int64_t) -> absl::StatusOr<HybridLayer> {
+    HybridLayer layer;
+    ESS_ASSIGN_OR_RETURN(layer.mixer_norm, TakeRmsNorm(tensors, prefix + "norm", sizes.hidden_size,
+                                                       sizes.norm_epsilon));
+    ESS_ASSIGN_OR_RETURN(layer.mixers.emplace_back().mixer, take_mixer(prefix + "mixer."));
+    return layer;
+  };
+  return MakeHybridDecoder(model_type, stack, tensors, device, take_layer);
 }
 
 }  // namespace ess::models

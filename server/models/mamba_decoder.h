@@ -11,8 +11,8 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "server/models/config_reader.h"
-#include "server/models/forward_pass.h"
 #include "server/models/initial_weights.h"
+#include "server/models/layers/sequence_mixer.h"
 #include "server/models/sequence_model.h"
 #include "server/models/tensor_source.h"
 
@@ -45,24 +45,15 @@ absl::StatusOr<InitialWeights> ReadMambaInitialWeights(const ConfigReader& confi
 // time_step_floor. Errors: those of ConfigReader.
 absl::StatusOr<Distribution> ReadInitialTimeSteps(const ConfigReader& config);
 
-// One layer's mixer. Immutable.
-class MambaMixer {
- public:
-  virtual ~MambaMixer() = default;
-
-  // x [L, D] => [L, D]; undefined when the pass ends after this mixer. Hands its operators to
-  // `pass`. Errors: those of the sink; kCancelled, kDeadlineExceeded.
-  virtual absl::StatusOr<at::Tensor> Mix(const at::Tensor& x, int64_t mixer,
-                                         ForwardPass& pass) const = 0;
-};
-
 // Takes the mixer of the layer whose tensors start with this prefix ("layers.3.mixer.").
 using TakeMambaMixer =
-    absl::FunctionRef<absl::StatusOr<std::unique_ptr<MambaMixer>>(const std::string& prefix)>;
+    absl::FunctionRef<absl::StatusOr<std::unique_ptr<SequenceMixer>>(const std::string& prefix)>;
 
-// `mixer` describes every layer's, but for its name and index. Errors: those of TensorSource.
-absl::StatusOr<std::unique_ptr<SequenceModel>> MakeMambaDecoder(
-    const std::string& model_type, const MambaSizes& sizes, const Mixer& mixer,
-    TensorSource& tensors, const std::string& device, TakeMambaMixer take_mixer);
+// Errors: those of TensorSource.
+absl::StatusOr<std::unique_ptr<SequenceModel>> MakeMambaDecoder(const std::string& model_type,
+                                                                const MambaSizes& sizes,
+                                                                TensorSource& tensors,
+                                                                const std::string& device,
+                                                                TakeMambaMixer take_mixer);
 
 }  // namespace ess::models

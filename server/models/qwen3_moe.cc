@@ -3,23 +3,10 @@
 #include <algorithm>
 #include "server/base/status_macros.h"
 #include "server/models/gated_decoder.h"
+#include "server/models/qwen_experts.h"
 
 namespace ess::models {
 namespace {
-
-// Every decoder_sparse_step-th layer, but for mlp_only_layers.
-absl::StatusOr<std::vector<bool>> ReadSparseLayers(const ConfigReader& config,
-                                                   int64_t layer_count) {
-  ESS_ASSIGN_OR_RETURN(const int64_t step, config.Size("decoder_sparse_step", 1));
-  ESS_ASSIGN_OR_RETURN(const std::vector<int64_t> dense,
-                       config.Indices("mlp_only_layers", layer_count));
-  std::vector<bool> sparse;
-  for (int64_t layer = 0; layer < layer_count; ++layer) {
-    const bool only_dense = std::find(dense.begin(), dense.end(), layer) != dense.end();
-    sparse.push_back(!only_dense && (layer + 1) % step == 0);
-  }
-  return sparse;
-}
 
 // Keys and defaults of transformers' Qwen3MoeConfig.
 absl::StatusOr<GatedDecoderConfig> ReadQwen3Moe(const ConfigReader& config) {
@@ -37,13 +24,10 @@ absl::StatusOr<GatedDecoderConfig> ReadQwen3Moe(const ConfigReader& config) {
   ESS_ASSIGN_OR_RETURN(const bool slides, config.Bool("use_sliding_window", false));
   ESS_ASSIGN_OR_RETURN(const int64_t window, config.SizeOrNone("sliding_window", 4096));
   if (slides) std::fill(qwen.windows.begin(), qwen.windows.end(), window);
-  ExpertsConfig& experts = qwen.experts.emplace();
-  ESS_ASSIGN_OR_RETURN(experts.count, config.Size("num_experts", "num_local_experts", 128));
-  ESS_ASSIGN_OR_RETURN(experts.routing.chosen, config.Size("num_experts_per_tok", 8));
-  ESS_ASSIGN_OR_RETURN(experts.intermediate_size, config.Size("moe_intermediate_size", 768));
-  ESS_ASSIGN_OR_RETURN(experts.routing.normalized, config.Bool("norm_topk_prob", false));
-  ESS_ASSIGN_OR_RETURN(experts.layers, ReadSparseLayers(config, qwen.layer_count));
-  ESS_RETURN_IF_ERROR(CheckExperts(experts));
+  ESS_ASSIGN_OR_RETURN(
+      qwen.experts,
+      ReadQwenExperts(config, qwen.layer_count,
+                      {.count = 128, .chosen = 8, .intermediate_size = 768, .normalized = false}));
   return qwen;
 }
 

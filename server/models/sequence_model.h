@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -42,8 +43,9 @@ struct ModelDescription {
 // A batch of prompts of different lengths, each at least one token.
 using PromptBatch = std::span<const std::vector<int64_t>>;
 
-// The model's name for a mixing operator: "007".
+// The model's name for a mixing operator: "007", or "007.KIND" where a layer mixes more than once.
 std::string MixerName(int64_t layer_index);
+std::string MixerName(int64_t layer_index, std::string_view kind);
 
 // Immutable after loading: several threads may run it at once.
 class SequenceModel {

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    FalconH1Config,
+    FalconH1ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 VOCABULARY = 300
 TEXT = "the quick brown fox jumps over the lazy dog; the dog sleeps. " * 20
@@ -57,6 +64,23 @@ def make_llama(folder: Path, **changes) -> None:
 def make_gpt2(folder: Path) -> None:
     config = GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64)
     save(GPT2LMHeadModel(config), folder, seed=2)
+
+
+def make_falcon_h1(folder: Path) -> None:
+    """Attention and Mamba-2 side by side in every layer, of different numbers of heads."""
+    config = FalconH1Config(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        mamba_d_ssm=48,
+        mamba_n_heads=6,
+        mamba_d_state=4,
+        max_position_embeddings=128,
+    )
+    save(FalconH1ForCausalLM(config), folder, seed=3)
 
 
 def make_large_llama(folder: Path) -> None:

@@ -20,6 +20,9 @@ from safetensors.numpy import load_file
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 CAPTURE_MODEL = REPOSITORY / "build" / "bin" / "capture_model"
 
+# Of each layer in turn, or by the name of the mixing operator.
+Operators = list[np.ndarray] | dict[str, np.ndarray]
+
 TOLERANCES = (1e-1, 1e-3)
 MAX_RELATIVE_DIFFERENCE = 1e-4
 MAX_UNDECIDED_SHARE = 0.05
@@ -84,22 +87,23 @@ def run_ours(
 
 
 def run_public(folder: pathlib.Path, prompt: list[int]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Logits [L, V] and attention maps [H, L, L] by layer; the model is fresh for each prompt,
-    because dynamic rotary frequencies remember the longest prompt seen."""
+    """Logits [L, V] and attention maps [H, L, L] by layer that attends; the model is fresh for each
+    prompt, because dynamic rotary frequencies remember the longest prompt seen."""
     model = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
     ).eval()
     with torch.no_grad():
         output = model(torch.tensor([prompt]), output_attentions=True, use_cache=False)
-    operators = [maps[0].numpy() for maps in output.attentions]
+    operators = [maps[0].numpy() for maps in output.attentions or ()]
     check_not_uniform(operators)
     return output.logits[0].numpy(), operators
 
 
 def check_not_uniform(operators: list[np.ndarray]) -> None:
     """A uniform map would hide wrong positions, scales and head orders."""
-    length = operators[0].shape[-1]
-    assert length < 8 or all(maps[:, -1].max() > 3 / length for maps in operators)
+    for maps in operators:
+        length = maps.shape[-1]
+        assert length < 8 or maps[:, -1].max() > 3 / length
 
 
 def relative_difference(ours: np.ndarray, public: np.ndarray) -> float:
@@ -135,17 +139,21 @@ def compare(
     folder: pathlib.Path,
     prompts: list[list[int]],
     tolerances: tuple[float, ...] = TOLERANCES,
-    run: Callable[[pathlib.Path, list[int]], tuple[np.ndarray, list[np.ndarray]]] = run_public,
+    run: Callable[[pathlib.Path, list[int]], tuple[np.ndarray, Operators]] = run_public,
 ) -> ParityRow:
-    """`run` gives the public logits [L, V] and operators [H, L, L] by layer of one prompt."""
+    """`run` gives the public logits [L, V] and operators [H, L, L] of one prompt."""
     ours = run_ours(folder, prompts, tolerances)
     row = ParityRow(case, [len(prompt) for prompt in prompts])
     totals = {tolerance: np.zeros(3, dtype=int) for tolerance in tolerances}
     for index, prompt in enumerate(prompts):
         logits, operators = run(folder, prompt)
         row.logits = max(row.logits, relative_difference(ours[f"prompt.{index}.logits"], logits))
-        for layer, public in enumerate(operators):
-            prefix = f"prompt.{index}.{layer:03}."
+        if isinstance(operators, list):
+            operators = {f"{layer:03}": maps for layer, maps in enumerate(operators)}
+        mixers = [key for key in ours if key.startswith(f"prompt.{index}.") and "operator" in key]
+        assert len(mixers) == len(operators)
+        for name, public in operators.items():
+            prefix = f"prompt.{index}.{name}."
             mine = ours[prefix + "operator"]
             row.operators = max(row.operators, relative_difference(mine, public))
             for tolerance in tolerances:

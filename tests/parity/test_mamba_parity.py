@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from public_operators import channel_operators, head_operators
 from safetensors.torch import load_file, save_file
 from transformers.models.falcon_mamba import modeling_falcon_mamba
 from transformers.models.mamba import modeling_mamba
@@ -60,33 +61,6 @@ CASES: dict[str, dict[str, Any]] = {
         "chunk_size": 16,
     },
 }
-
-
-def decays(log_gates: np.ndarray) -> np.ndarray:
-    """exp(sum over (j, i] of log_gates): [..., L] => [..., L, L], 0 above the diagonal."""
-    total = np.cumsum(log_gates, axis=-1)
-    difference = total[..., :, None] - total[..., None, :]
-    return np.tril(np.exp(np.minimum(difference, 0)))
-
-
-def channel_operators(delta: torch.Tensor, A: Any, B: Any, C: Any) -> np.ndarray:
-    """Mamba: delta [E, L], A [E, N], B and C [N, L] => [E, L, L]."""
-    wide = delta.double().numpy()
-    b, c = B.double().numpy(), C.double().numpy()
-    total = np.zeros((wide.shape[0], wide.shape[1], wide.shape[1]))
-    for state, rates in enumerate(A.double().numpy().T):
-        total += decays(wide * rates[:, None]) * np.multiply.outer(c[state], b[state])
-    return total * wide[:, None, :]
-
-
-def head_operators(delta: torch.Tensor, A: Any, B: Any, C: Any) -> np.ndarray:
-    """Mamba-2: delta [L, H], A [H], B and C [L, G, N] => [H, L, L]."""
-    wide = delta.double().numpy().T
-    heads = wide.shape[0] // B.shape[1]
-    b = np.repeat(B.double().numpy().transpose(1, 0, 2), heads, axis=0)
-    c = np.repeat(C.double().numpy().transpose(1, 0, 2), heads, axis=0)
-    gates = decays(wide * A.double().numpy()[:, None])
-    return gates * (c @ b.transpose(0, 2, 1)) * wide[:, None, :]
 
 
 @pytest.fixture

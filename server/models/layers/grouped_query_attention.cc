@@ -30,17 +30,17 @@ class GroupedQueryAttention final : public AttentionLayer {
       key_ = parts[1];
       value_ = parts[2];
     } else {
-      ESS_ASSIGN_OR_RETURN(query_, take("q_proj", query_width));
+      ESS_ASSIGN_OR_RETURN(query_, take("q_proj", (config_.gated ? 2 : 1) * query_width));
       ESS_ASSIGN_OR_RETURN(key_, take("k_proj", key_width));
       ESS_ASSIGN_OR_RETURN(value_, take("v_proj", key_width));
     }
     if (!config_.query_key_norm) return absl::OkStatus();
-    const auto take_norm = [&](const char* name) {
-      return TakeRmsNorm(source, module + name, config_.head_dim, config_.norm_epsilon,
+    const auto take_norm = [&](std::string_view name) {
+      return TakeRmsNorm(source, module + std::string(name), config_.head_dim, config_.norm_epsilon,
                          config_.norm_kind);
     };
-    ESS_ASSIGN_OR_RETURN(query_norm_, take_norm("q_norm"));
-    ESS_ASSIGN_OR_RETURN(key_norm_, take_norm("k_norm"));
+    ESS_ASSIGN_OR_RETURN(query_norm_, take_norm(config_.query_norm));
+    ESS_ASSIGN_OR_RETURN(key_norm_, take_norm(config_.key_norm));
     return absl::OkStatus();
   }
 
@@ -49,22 +49,34 @@ class GroupedQueryAttention final : public AttentionLayer {
     const auto heads = [&](const Linear& projection) {  // [L, D] => [L, heads, d]
       return projection(x).view({x.size(0), -1, config_.head_dim});
     };
-    at::Tensor queries = heads(query_);
+    at::Tensor queries = query_(x).view({x.size(0), config_.head_count, -1});
+    at::Tensor gates;  // [L, H, d]
+    if (config_.gated) {
+      gates = queries.narrow(2, config_.head_dim, config_.head_dim);
+      queries = queries.narrow(2, 0, config_.head_dim);
+    }
     at::Tensor keys = heads(key_);
     if (config_.query_key_norm) {
       queries = query_norm_(queries);
       keys = key_norm_(keys);
     }
-    const AttentionInputs inputs = {.queries = RotateHeads(queries, rotary),
-                                    .keys = RotateHeads(keys, rotary),
+    const AttentionInputs inputs = {.queries = Placed(queries, rotary),
+                                    .keys = Placed(keys, rotary),
                                     .values = heads(value_).transpose(0, 1),
                                     .scale = config_.scale,
                                     .soft_cap = config_.soft_cap,
                                     .window = config_.window};
-    return CausalAttention(inputs, mixer, pass);
+    ESS_ASSIGN_OR_RETURN(at::Tensor mixed, CausalAttention(inputs, mixer, pass));
+    if (gates.defined() && mixed.defined()) mixed.view(gates.sizes()).mul_(at::sigmoid(gates));
+    return mixed;
   }
 
  private:
+  // [L, heads, d] => contiguous [heads, L, d]; rotated unless the table is empty.
+  static at::Tensor Placed(const at::Tensor& heads, const RotaryTable& rotary) {
+    return rotary.cos.defined() ? RotateHeads(heads, rotary) : heads.transpose(0, 1).contiguous();
+  }
+
   const GroupedQueryConfig config_;
   Linear query_, key_, value_;
   RmsNorm query_norm_, key_norm_;  // Of one head, where the config has them.

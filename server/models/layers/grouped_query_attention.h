@@ -1,4 +1,5 @@
-// Attention whose query heads share key and value heads in groups, rotary positions on both.
+// Attention whose query heads share key and value heads in groups, rotary positions on both where
+// the model has them.
 // Source: Ainslie et al. 2023 (arXiv:2305.13245).
 #pragma once
 
@@ -6,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "server/models/layers/attention_layer.h"
@@ -23,11 +25,15 @@ struct GroupedQueryConfig {
   bool fused = false;  // qkv_proj in the checkpoint (Phi-3).
   // An RMS norm of every query and key head before it rotates.
   bool query_key_norm = false;
+  std::string_view query_norm = "q_norm", key_norm = "k_norm";
   double norm_epsilon = 0;
   RmsNormKind norm_kind = RmsNormKind::kLlama;
   double scale = 0;
   double soft_cap = 0;  // 0: none.
   int64_t window = 0;   // 0: full attention.
+  // Whether q_proj makes a gate too, [query; gate] for each head, whose sigmoid multiplies what the
+  // heads mix (Qwen3-Next).
+  bool gated = false;
 };
 
 // Takes "MODULEq_proj", "MODULEk_proj", "MODULEv_proj". Errors: those of TensorSource::Take.

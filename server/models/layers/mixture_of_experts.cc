@@ -12,8 +12,6 @@
 namespace ess::models {
 namespace {
 
-constexpr std::string_view kStackedModule = "mlp.";
-
 // Keeps a sum of weights that underflowed from dividing by 0.
 constexpr double kLeastSum = 1e-20;
 
@@ -29,14 +27,15 @@ at::Tensor WithinBestGroups(const at::Tensor& scores, const ExpertRouting& routi
       .view(scores.sizes());
 }
 
-absl::Status TakeStackedExperts(TensorSource& source, const std::string& experts,
+absl::Status TakeStackedExperts(TensorSource& source, const std::string& module,
                                 const ExpertsConfig& config, int64_t width,
                                 ActivationInPlace activation, MixtureOfExperts& mixture) {
   const int64_t inner = config.intermediate_size;
-  ESS_ASSIGN_OR_RETURN(const at::Tensor gate_up,
-                       source.Take(experts + "gate_up_proj", {config.count, 2 * inner, width}));
-  ESS_ASSIGN_OR_RETURN(const at::Tensor down,
-                       source.Take(experts + "down_proj", {config.count, width, inner}));
+  ESS_ASSIGN_OR_RETURN(
+      const at::Tensor gate_up,
+      source.Take(module + std::string(config.stacked_gate_up), {config.count, 2 * inner, width}));
+  ESS_ASSIGN_OR_RETURN(const at::Tensor down, source.Take(module + std::string(config.stacked_down),
+                                                          {config.count, width, inner}));
   for (int64_t e = 0; e < config.count; ++e) {
     const Linear both{.weight = gate_up.select(0, e)};
     mixture.experts.push_back({.gate = both.Rows(0, inner),
@@ -66,6 +65,7 @@ ExpertChoice ChooseExperts(const at::Tensor& logits, const at::Tensor& correctio
 at::Tensor MixtureOfExperts::operator()(const at::Tensor& x) const {
   const ExpertChoice choice = ChooseExperts(router(x.to(at::kFloat)), correction, routing);
   at::Tensor mixed = shared ? (*shared)(x) : at::zeros_like(x);
+  if (shared_gate) mixed.mul_(at::sigmoid((*shared_gate)(x)));
   for (size_t e = 0; e < experts.size(); ++e) {
     // Token and rank of each choice of this expert: [choices].
     const std::vector<at::Tensor> where =
@@ -111,13 +111,14 @@ absl::StatusOr<MixtureOfExperts> TakeExperts(TensorSource& source, const std::st
                                              const ExpertsConfig& config, int64_t width,
                                              ActivationInPlace activation) {
   const std::string single = layer + std::string(config.module);
-  const std::string stacked = layer + std::string(kStackedModule);
-  const bool is_stacked = source.Has(stacked + "experts.gate_up_proj") &&
-                          !source.Has(fmt::format("{}experts.0.{}.weight", single, config.gate));
+  const std::string stacked = layer + std::string(config.stacked_module);
+  const bool is_stacked = config.gate.empty() ||
+                          (source.Has(stacked + std::string(config.stacked_gate_up)) &&
+                           !source.Has(fmt::format("{}experts.0.{}.weight", single, config.gate)));
   const std::string& module = is_stacked ? stacked : single;
   MixtureOfExperts mixture{.routing = config.routing};
-  ESS_ASSIGN_OR_RETURN(mixture.router, TakeLinear(source, module + "gate", config.count, width,
-                                                  /*bias=*/false));
+  ESS_ASSIGN_OR_RETURN(mixture.router, TakeLinear(source, module + std::string(config.router),
+                                                  config.count, width, /*bias=*/false));
   // Near ties would fall out by rounding in anything narrower.
   mixture.router.weight = mixture.router.weight.to(at::kFloat);
   if (config.corrected) {
@@ -126,8 +127,7 @@ absl::StatusOr<MixtureOfExperts> TakeExperts(TensorSource& source, const std::st
     mixture.correction = correction.to(at::kFloat);
   }
   if (is_stacked) {
-    ESS_RETURN_IF_ERROR(
-        TakeStackedExperts(source, module + "experts.", config, width, activation, mixture));
+    ESS_RETURN_IF_ERROR(TakeStackedExperts(source, module, config, width, activation, mixture));
   } else {
     for (int64_t e = 0; e < config.count; ++e) {
       ESS_ASSIGN_OR_RETURN(GatedFeedForward expert,
@@ -143,11 +143,16 @@ absl::StatusOr<MixtureOfExperts> TakeExperts(TensorSource& source, const std::st
   }
   if (config.shared_intermediate_size > 0) {
     ESS_ASSIGN_OR_RETURN(mixture.shared,
-                         TakeGatedFeedForward(source, module + "shared_experts.",
+                         TakeGatedFeedForward(source, module + std::string(config.shared),
                                               {.width = width,
                                                .inner = config.shared_intermediate_size,
                                                .bias = config.shared_bias,
                                                .activation = activation}));
+  }
+  if (!config.shared_gate.empty()) {
+    ESS_ASSIGN_OR_RETURN(mixture.shared_gate,
+                         TakeLinear(source, module + std::string(config.shared_gate),
+                                    /*outputs=*/1, width, /*bias=*/false));
   }
   return mixture;
 }

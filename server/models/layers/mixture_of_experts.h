@@ -49,6 +49,7 @@ struct MixtureOfExperts {
   at::Tensor correction;  // [experts] float32, or undefined.
   std::vector<GatedFeedForward> experts;
   std::optional<GatedFeedForward> shared;  // Of every token.
+  std::optional<Linear> shared_gate;       // [1, D]: its sigmoid weighs the shared expert.
   ExpertRouting routing;
 
   // x [L, D] => [L, D].
@@ -64,17 +65,21 @@ struct ExpertsConfig {
   bool shared_bias = false;
   std::vector<bool> layers;  // Which layers have experts.
   // How a layer's tensors are named.
-  std::string_view module = "mlp.";
-  std::string_view gate = "gate_proj", up = "up_proj", down = "down_proj";
+  std::string_view module = "mlp.", stacked_module = "mlp.";
+  std::string_view router = "gate";
+  std::string_view shared = "shared_experts.";
+  std::string_view shared_gate;                                             // Empty: none.
+  std::string_view gate = "gate_proj", up = "up_proj", down = "down_proj";  // Empty: only stacked.
+  std::string_view stacked_gate_up = "experts.gate_up_proj", stacked_down = "experts.down_proj";
 };
 
 // Sizes that fit together. Errors: kDataLoss.
 absl::Status CheckExperts(const ExpertsConfig& experts);
 
 // Takes the experts of the layer whose tensors start with `layer` ("layers.3."): one by one, or
-// stacked as "mlp.experts.gate_up_proj" [experts, 2 I, D], gate's rows first, and
-// "mlp.experts.down_proj" [experts, D, I], which is how transformers 5 holds them.
-// Errors: those of TensorSource::Take.
+// stacked as "mlp.experts.gate_up_proj" [experts, 2 I, D] in its stacked module, gate's rows first,
+// and "mlp.experts.down_proj" [experts, D, I], which is how transformers 5 holds them. Errors:
+// those of TensorSource::Take.
 absl::StatusOr<MixtureOfExperts> TakeExperts(TensorSource& source, const std::string& layer,
                                              const ExpertsConfig& config, int64_t width,
                                              ActivationInPlace activation);
