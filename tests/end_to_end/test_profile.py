@@ -247,9 +247,7 @@ SLOW = {"token_ids": [[5] * 900] * 8, "measures": ["tolerance:1e-3", "head_relat
 def assert_free_soon(client, server, stage):
     """The work has stopped: a small profile is answered, and the cancel is counted."""
     client.profile("slow", token_ids=[[1, 2, 3]], timeout=20)
-    wait_for(
-        lambda: server.metric("ess_requests_cancelled_total", model="slow", stage=stage) >= 1
-    )
+    wait_for(lambda: server.metric("ess_requests_cancelled_total", model="slow", stage=stage) >= 1)
     wait_for(lambda: server.metric("ess_requests_in_flight", model="slow", rpc="Profile") == 0)
 
 
@@ -312,9 +310,7 @@ def test_a_full_queue_refuses_at_once(tmp_path):
         assert started.wait(60)
         threads.append(threading.Thread(target=hold, args=(None,)))
         threads[1].start()
-        wait_for(
-            lambda: server.metric("ess_queue_requests", model="slow", priority="normal") == 1
-        )
+        wait_for(lambda: server.metric("ess_queue_requests", model="slow", priority="normal") == 1)
 
         with pytest.raises(ResourceExhausted, match="max_queued_profiles"):
             client.profile("slow", token_ids=[[1]])
