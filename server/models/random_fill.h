@@ -1,4 +1,5 @@
-// Tensors of random numbers, filled by all threads of LibTorch, with the same bits for any number.
+// Tensors of random numbers, filled by as many threads as LibTorch uses, with the same bits for any
+// number of them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
