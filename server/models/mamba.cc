@@ -1,6 +1,5 @@
 #include "server/models/mamba.h"
 
-#include <memory>
 #include <string>
 #include <utility>
 
@@ -38,29 +37,11 @@ absl::StatusOr<MambaConfig> ReadMambaConfig(const ConfigReader& config) {
   return mamba;
 }
 
-absl::StatusOr<std::unique_ptr<SequenceModel>> MakeMamba(const std::string& model_type,
-                                                         const MambaConfig& mamba,
-                                                         TensorSource& tensors,
-                                                         const std::string& device) {
-  return MakeMambaDecoder(model_type, mamba.sizes, tensors, device, [&](const std::string& prefix) {
-    return TakeSelectiveScanMixer(tensors, prefix, mamba.scan);
-  });
-}
-
-absl::StatusOr<std::unique_ptr<SequenceModel>> CreateMamba(const ConfigReader& config,
-                                                           TensorSource& tensors,
-                                                           const std::string& device) {
-  ESS_ASSIGN_OR_RETURN(const MambaConfig mamba, ReadMambaConfig(config));
-  return MakeMamba("mamba", mamba, tensors, device);
-}
-
-absl::StatusOr<std::unique_ptr<SequenceModel>> CreateFalconMamba(const ConfigReader& config,
-                                                                 TensorSource& tensors,
-                                                                 const std::string& device) {
+absl::StatusOr<MambaConfig> ReadFalconMambaConfig(const ConfigReader& config) {
   ESS_ASSIGN_OR_RETURN(MambaConfig mamba, ReadMambaConfig(config));
   mamba.scan.feature_norms = ScanFeatureNorms::kWeightless;
   ESS_ASSIGN_OR_RETURN(mamba.scan.feature_norm_epsilon, config.Number("mixer_rms_eps", 1e-6, 0, 1));
-  return MakeMamba("falcon_mamba", mamba, tensors, device);
+  return mamba;
 }
 
 absl::StatusOr<InitialWeights> MambaInitialWeights(const ConfigReader& config) {
@@ -87,21 +68,17 @@ nlohmann::json TinyFalconMambaConfig() { return TinyConfig("falcon_mamba"); }
 }  // namespace
 
 Architecture MambaArchitecture() {
-  return {.model_type = "mamba",
-          .base_prefixes = {"backbone."},
-          .ignored_suffixes = {},
-          .create = CreateMamba,
-          .initial_weights = MambaInitialWeights,
-          .tiny_config = TinyMambaConfig};
+  return MambaStackArchitecture<ReadMambaConfig, TakeSelectiveScanMixer>(
+      {.model_type = "mamba",
+       .initial_weights = MambaInitialWeights,
+       .tiny_config = TinyMambaConfig});
 }
 
 Architecture FalconMambaArchitecture() {
-  return {.model_type = "falcon_mamba",
-          .base_prefixes = {"backbone."},
-          .ignored_suffixes = {},
-          .create = CreateFalconMamba,
-          .initial_weights = MambaInitialWeights,
-          .tiny_config = TinyFalconMambaConfig};
+  return MambaStackArchitecture<ReadFalconMambaConfig, TakeSelectiveScanMixer>(
+      {.model_type = "falcon_mamba",
+       .initial_weights = MambaInitialWeights,
+       .tiny_config = TinyFalconMambaConfig});
 }
 
 }  // namespace ess::models

@@ -1,6 +1,5 @@
 #include "server/models/mamba2.h"
 
-#include <memory>
 #include <string>
 #include <utility>
 
@@ -46,15 +45,6 @@ absl::StatusOr<Mamba2Config> ReadMamba2Config(const ConfigReader& config) {
   return mamba;
 }
 
-absl::StatusOr<std::unique_ptr<SequenceModel>> CreateMamba2(const ConfigReader& config,
-                                                            TensorSource& tensors,
-                                                            const std::string& device) {
-  ESS_ASSIGN_OR_RETURN(const Mamba2Config mamba, ReadMamba2Config(config));
-  return MakeMambaDecoder("mamba2", mamba.sizes, tensors, device, [&](const std::string& prefix) {
-    return TakeHeadScanMixer(tensors, prefix, mamba.scan);
-  });
-}
-
 absl::StatusOr<InitialWeights> Mamba2InitialWeights(const ConfigReader& config) {
   ESS_ASSIGN_OR_RETURN(InitialWeights weights,
                        ReadMambaInitialWeights(config, /*tied_head=*/false));
@@ -73,12 +63,10 @@ nlohmann::json TinyMamba2Config() {
 }  // namespace
 
 Architecture Mamba2Architecture() {
-  return {.model_type = "mamba2",
-          .base_prefixes = {"backbone."},
-          .ignored_suffixes = {},
-          .create = CreateMamba2,
-          .initial_weights = Mamba2InitialWeights,
-          .tiny_config = TinyMamba2Config};
+  return MambaStackArchitecture<ReadMamba2Config, TakeHeadScanMixer>(
+      {.model_type = "mamba2",
+       .initial_weights = Mamba2InitialWeights,
+       .tiny_config = TinyMamba2Config});
 }
 
 }  // namespace ess::models

@@ -10,6 +10,8 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
+#include "server/base/status_macros.h"
+#include "server/models/architecture.h"
 #include "server/models/config_reader.h"
 #include "server/models/initial_weights.h"
 #include "server/models/layers/sequence_mixer.h"
@@ -55,5 +57,26 @@ absl::StatusOr<std::unique_ptr<SequenceModel>> MakeMambaDecoder(const std::strin
                                                                 TensorSource& tensors,
                                                                 const std::string& device,
                                                                 TakeMambaMixer take_mixer);
+
+// The architecture whose configs `Read` reads and whose mixers `TakeMixer` takes:
+//   absl::StatusOr<Config> Read(const ConfigReader&), with MambaSizes Config::sizes
+//   absl::StatusOr<std::unique_ptr<SequenceMixer>> TakeMixer(TensorSource&, const std::string&
+//   prefix,
+//                                                            what Config::scan is)
+// `architecture` says the rest. Checkpoints may carry the prefix "backbone.".
+template <auto Read, auto TakeMixer>
+Architecture MambaStackArchitecture(Architecture architecture) {
+  architecture.base_prefixes = {"backbone."};
+  architecture.create =
+      [](const ConfigReader& config, TensorSource& tensors,
+         const std::string& device) -> absl::StatusOr<std::unique_ptr<SequenceModel>> {
+    ESS_ASSIGN_OR_RETURN(const std::string type, config.String("model_type", std::nullopt));
+    ESS_ASSIGN_OR_RETURN(const auto mamba, Read(config));
+    return MakeMambaDecoder(type, mamba.sizes, tensors, device, [&](const std::string& prefix) {
+      return TakeMixer(tensors, prefix, mamba.scan);
+    });
+  };
+  return architecture;
+}
 
 }  // namespace ess::models
