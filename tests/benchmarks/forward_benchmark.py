@@ -61,7 +61,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "deepseek_v3": {**LATENT, "n_group": 2, "topk_group": 1},
     "falcon": {"num_kv_heads": 4, "new_decoder_architecture": True},
     "falcon_h1": {**STATE_SPACE, "mamba_d_ssm": 1024},
-    "falcon_mamba": {"state_size": 16},
+    "falcon_mamba": {"state_size": 16, "intermediate_size": 1024},
     "gemma": {"head_dim": 64},
     "gemma2": {"head_dim": 64, "sliding_window": 128},
     "gemma3_text": {"head_dim": 64, "sliding_window": 128},
@@ -76,8 +76,14 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "jamba": {"num_experts": 4, "attn_layer_period": 4, "attn_layer_offset": 2},
     "lfm2": {"layer_types": ["conv", "conv", "full_attention", "conv"]},
     "llama": {},
-    "mamba": {"state_size": 16},
-    "mamba2": {"state_size": 64, "num_heads": 16, "head_dim": 64, "n_groups": 1},
+    "mamba": {"state_size": 16, "intermediate_size": 1024},
+    "mamba2": {
+        "state_size": 64,
+        "num_heads": 16,
+        "head_dim": 64,
+        "n_groups": 1,
+        "intermediate_size": 1024,
+    },
     "mistral": {"sliding_window": 128},
     "mixtral": {"num_local_experts": 8, "num_experts_per_tok": 2},
     "phi": {},
@@ -172,6 +178,7 @@ def main() -> None:
     names = arguments.names or ["demo", *ARCHITECTURES]
 
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     torch.set_num_threads(arguments.threads)
     print(
         f"forward pass, {arguments.length} tokens, {arguments.threads} threads, every operator "
