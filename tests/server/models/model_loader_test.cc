@@ -97,6 +97,9 @@ TEST_F(ModelLoaderTest, ContradictingSizesAreDataLoss) {
       StatusIs(StatusCode::kDataLoss, HasSubstr("num_key_value_heads = 5")));
   EXPECT_THAT(LoadWithConfig(R"({"model_type": "gpt2", "n_embd": 10, "n_head": 3})"),
               StatusIs(StatusCode::kDataLoss, HasSubstr("n_head = 3")));
+  EXPECT_THAT(
+      LoadWithConfig(R"({"model_type": "granitemoehybrid", "layers_block_type": ["mamba"]})"),
+      StatusIs(StatusCode::kDataLoss, HasSubstr("layers_block_type has 1 entries; expected 32")));
 }
 
 TEST_F(ModelLoaderTest, ConfigsOfMambaSsmThatTransformersCannotExpressAreRefused) {
