@@ -78,7 +78,8 @@ absl::StatusOr<FlaSizes> ReadFlaSizes(const ConfigReader& config, const FlaDefau
   FlaSizes sizes;
   ESS_ASSIGN_OR_RETURN(sizes.vocabulary_size, config.Size("vocab_size", 32000));
   ESS_ASSIGN_OR_RETURN(sizes.hidden_size, config.Size("hidden_size", 2048));
-  ESS_ASSIGN_OR_RETURN(sizes.layer_count, config.Size("num_hidden_layers", defaults.layer_count));
+  ESS_ASSIGN_OR_RETURN(sizes.layer_count,
+                       config.Size("num_hidden_layers", defaults.layer_count, kMaxLayers));
   ESS_ASSIGN_OR_RETURN(
       const double ratio,
       config.Number("hidden_ratio", config.IsNull("hidden_ratio") ? 4 : defaults.hidden_ratio, 1e-3,

@@ -68,7 +68,8 @@ absl::StatusOr<nlohmann::json> Translate(const ConfigReader& config, const Stack
   const bool is_mamba2 = group_count.has_value();
   nlohmann::json translated = {{"model_type", is_mamba2 ? "mamba2" : "mamba"}};
   ESS_ASSIGN_OR_RETURN(const int64_t hidden_size, config.Size(keys.hidden_size, std::nullopt));
-  ESS_ASSIGN_OR_RETURN(const int64_t layer_count, config.Size(keys.layer_count, std::nullopt));
+  ESS_ASSIGN_OR_RETURN(const int64_t layer_count,
+                       config.Size(keys.layer_count, std::nullopt, kMaxLayers));
   ESS_RETURN_IF_ERROR(CheckStack(config, layer_count));
   translated["hidden_size"] = hidden_size;
   translated["num_hidden_layers"] = layer_count;
