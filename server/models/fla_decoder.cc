@@ -66,12 +66,6 @@ class FlaDecoder final : public Decoder {
   const Linear head_;
 };
 
-absl::Status CheckWidth(int64_t width, const std::string& product) {
-  if (width <= kMaxConfigSize) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      fmt::format("config.json: {} is {}; supported: 1 to {}", product, width, kMaxConfigSize));
-}
-
 }  // namespace
 
 absl::StatusOr<FlaSizes> ReadFlaSizes(const ConfigReader& config, const FlaDefaults& defaults) {
@@ -155,6 +149,12 @@ absl::StatusOr<ActivationInPlace> ReadFlaActivation(const ConfigReader& config,
 
 int64_t RoundUp(double width, int64_t multiple) {
   return (static_cast<int64_t>(width) + multiple - 1) / multiple * multiple;
+}
+
+absl::Status CheckWidth(int64_t width, const std::string& product) {
+  if (width <= kMaxConfigSize) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      fmt::format("config.json: {} is {}; supported: 1 to {}", product, width, kMaxConfigSize));
 }
 
 absl::StatusOr<int64_t> WholeProduct(int64_t count, double ratio, const std::string& product) {
