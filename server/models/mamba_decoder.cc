@@ -31,8 +31,10 @@ absl::StatusOr<MambaSizes> ReadMambaSizes(const ConfigReader& config,
   return sizes;
 }
 
-absl::StatusOr<InitialWeights> ReadMambaInitialWeights(const ConfigReader& config, bool tied_head) {
-  ESS_ASSIGN_OR_RETURN(const int64_t layers, config.Size("num_hidden_layers", 64, kMaxLayers));
+absl::StatusOr<InitialWeights> ReadMambaInitialWeights(const ConfigReader& config, bool tied_head,
+                                                       int64_t default_layers) {
+  ESS_ASSIGN_OR_RETURN(const int64_t layers,
+                       config.Size("num_hidden_layers", default_layers, kMaxLayers));
   ESS_ASSIGN_OR_RETURN(const bool rescale, config.Bool("rescale_prenorm_residual", false));
   const double residual_scale = rescale ? 1 / std::sqrt(static_cast<double>(layers)) : 1;
   return ReadInitialWeights(
