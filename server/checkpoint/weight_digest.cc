@@ -68,8 +68,8 @@ absl::StatusOr<std::string> InitialWeightDigest(const std::filesystem::path& con
                                                 uint64_t seed) {
   Sha256 digest;
   ESS_RETURN_IF_ERROR(digest.AddFile(config));
-  const std::string digits = std::to_string(seed);
-  digest.Add(digits.data(), digits.size());
+  const std::string drawn = fmt::format("{} {}", seed, kInitialWeightsVersion);
+  digest.Add(drawn.data(), drawn.size());
   return digest.Hex();
 }
 

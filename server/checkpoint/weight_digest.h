@@ -15,8 +15,11 @@ namespace ess::checkpoint {
 // Cost: reads the weights once, about 1 GB/s on a core with SHA instructions.
 absl::StatusOr<std::string> WeightDigest(const std::filesystem::path& folder);
 
+// Raised by every change of what is drawn from a config and a seed (server/models).
+inline constexpr int kInitialWeightsVersion = 1;
+
 // The same for weights that are drawn: over the name and the contents of the config, and the seed
-// in decimal digits. Errors: as above.
+// and kInitialWeightsVersion in decimal digits with a space between. Errors: as above.
 absl::StatusOr<std::string> InitialWeightDigest(const std::filesystem::path& config, uint64_t seed);
 
 }  // namespace ess::checkpoint

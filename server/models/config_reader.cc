@@ -60,8 +60,8 @@ absl::Status ConfigReader::Unsupported(std::string_view key, std::string_view su
 }
 
 absl::StatusOr<int64_t> ConfigReader::Integer(std::string_view key,
-                                              std::optional<int64_t> default_value,
-                                              int64_t minimum) const {
+                                              std::optional<int64_t> default_value, int64_t minimum,
+                                              int64_t maximum) const {
   const nlohmann::json* value = Find(key);
   if (value == nullptr) {
     if (!default_value.has_value()) return Missing(key);
@@ -70,20 +70,22 @@ absl::StatusOr<int64_t> ConfigReader::Integer(std::string_view key,
   if (!value->is_number_integer()) return WrongType(key, "an integer");
   // Unsigned values above 2^63 would wrap: compare before the conversion.
   const bool too_large =
-      value->is_number_unsigned() && value->get<uint64_t>() > uint64_t{kMaxConfigSize};
-  if (too_large || value->get<int64_t>() < minimum || value->get<int64_t>() > kMaxConfigSize) {
-    return Unsupported(key, fmt::format("{} to {}", minimum, kMaxConfigSize));
+      value->is_number_unsigned() && value->get<uint64_t>() > static_cast<uint64_t>(maximum);
+  if (too_large || value->get<int64_t>() < minimum || value->get<int64_t>() > maximum) {
+    return Unsupported(key, fmt::format("{} to {}", minimum, maximum));
   }
   return value->get<int64_t>();
 }
 
 absl::StatusOr<int64_t> ConfigReader::Size(std::string_view key,
-                                           std::optional<int64_t> default_value) const {
-  return Integer(key, default_value, /*minimum=*/1);
+                                           std::optional<int64_t> default_value,
+                                           int64_t maximum) const {
+  return Integer(key, default_value, /*minimum=*/1, maximum);
 }
 
-absl::StatusOr<int64_t> ConfigReader::Count(std::string_view key, int64_t default_value) const {
-  return Integer(key, default_value, /*minimum=*/0);
+absl::StatusOr<int64_t> ConfigReader::Count(std::string_view key, int64_t default_value,
+                                            int64_t maximum) const {
+  return Integer(key, default_value, /*minimum=*/0, maximum);
 }
 
 absl::StatusOr<int64_t> ConfigReader::SizeOrNone(std::string_view key,
@@ -104,10 +106,11 @@ absl::StatusOr<int64_t> ConfigReader::SameSize(std::string_view key, int64_t cou
 }
 
 absl::StatusOr<int64_t> ConfigReader::Size(std::string_view key, std::string_view alias,
-                                           std::optional<int64_t> default_value) const {
-  if (!Has(alias)) return Size(key, default_value);
-  ESS_ASSIGN_OR_RETURN(const int64_t by_alias, Size(alias, std::nullopt));
-  ESS_ASSIGN_OR_RETURN(const int64_t by_key, Size(key, by_alias));
+                                           std::optional<int64_t> default_value,
+                                           int64_t maximum) const {
+  if (!Has(alias)) return Size(key, default_value, maximum);
+  ESS_ASSIGN_OR_RETURN(const int64_t by_alias, Size(alias, std::nullopt, maximum));
+  ESS_ASSIGN_OR_RETURN(const int64_t by_key, Size(key, by_alias, maximum));
   if (by_key != by_alias) {
     return ConfigContradiction(
         fmt::format("{} is {} but {} is {}", Name(key), by_key, Name(alias), by_alias));

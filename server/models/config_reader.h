@@ -18,9 +18,12 @@
 
 namespace ess::models {
 
-// The largest width, vocabulary, layer or position count that a config may ask for. Products of
+// The largest width, vocabulary or position count that a config may ask for. Products of
 // two such sizes and an element size fit into 64 bits.
 inline constexpr int64_t kMaxConfigSize = int64_t{1} << 24;
+
+// The most layers: what there is of each is laid out before the first tensor is taken.
+inline constexpr int64_t kMaxLayers = 4096;
 
 // One JSON object of the file. Errors of all methods:
 //   kDataLoss            a value of the wrong JSON type, or absent without a default.
@@ -43,11 +46,13 @@ class ConfigReader {
   // Whether the object has no keys.
   bool empty() const { return object_->empty(); }
 
-  // An integer in [1, kMaxConfigSize].
-  absl::StatusOr<int64_t> Size(std::string_view key, std::optional<int64_t> default_value) const;
+  // An integer in [1, maximum].
+  absl::StatusOr<int64_t> Size(std::string_view key, std::optional<int64_t> default_value,
+                               int64_t maximum = kMaxConfigSize) const;
 
-  // An integer in [0, kMaxConfigSize].
-  absl::StatusOr<int64_t> Count(std::string_view key, int64_t default_value) const;
+  // An integer in [0, maximum].
+  absl::StatusOr<int64_t> Count(std::string_view key, int64_t default_value,
+                                int64_t maximum = kMaxConfigSize) const;
 
   // A size, or 0 where the file says null.
   absl::StatusOr<int64_t> SizeOrNone(std::string_view key, int64_t default_value) const;
@@ -58,7 +63,8 @@ class ConfigReader {
 
   // A size under either of two names; both present with different values: kDataLoss.
   absl::StatusOr<int64_t> Size(std::string_view key, std::string_view alias,
-                               std::optional<int64_t> default_value) const;
+                               std::optional<int64_t> default_value,
+                               int64_t maximum = kMaxConfigSize) const;
 
   // A finite number in [minimum, maximum]; integers are accepted.
   absl::StatusOr<double> Number(std::string_view key, std::optional<double> default_value,
@@ -105,9 +111,9 @@ class ConfigReader {
 
  private:
   const nlohmann::json* Find(std::string_view key) const;
-  // An integer in [minimum, kMaxConfigSize].
+  // An integer in [minimum, maximum].
   absl::StatusOr<int64_t> Integer(std::string_view key, std::optional<int64_t> default_value,
-                                  int64_t minimum) const;
+                                  int64_t minimum, int64_t maximum) const;
   // A list of `count` entries of one JSON type.
   absl::StatusOr<const nlohmann::json*> List(std::string_view key, int64_t count,
                                              bool (nlohmann::json::*is_right)() const,

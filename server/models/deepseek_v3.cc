@@ -35,7 +35,8 @@ absl::StatusOr<GatedDecoderConfig> ReadDeepseekV3(const ConfigReader& config) {
                                                    .shared_expert_count = 1,
                                                    .routed_scale = 2.5}));
   ESS_ASSIGN_OR_RETURN(deepseek.latent->interleaved, config.Bool("rope_interleave", true));
-  ESS_ASSIGN_OR_RETURN(deepseek.unused_layer_count, config.Count("num_nextn_predict_layers", 1));
+  ESS_ASSIGN_OR_RETURN(deepseek.unused_layer_count,
+                       config.Count("num_nextn_predict_layers", 1, kMaxLayers));
   deepseek.experts->corrected = true;
   ESS_RETURN_IF_ERROR(ReadRouting(config, deepseek.experts->routing));
   ESS_RETURN_IF_ERROR(CheckExperts(*deepseek.experts));

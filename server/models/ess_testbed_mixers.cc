@@ -187,7 +187,8 @@ class ChannelRecurrence final : public TestbedMixer {
 
 absl::Status ReadKinds(const ConfigReader& config, TestbedMixerConfig& mixers) {
   const std::vector<std::string> names = TestbedMixerNames();
-  ESS_ASSIGN_OR_RETURN(const int64_t layers, config.Size("num_hidden_layers", std::nullopt));
+  ESS_ASSIGN_OR_RETURN(const int64_t layers,
+                       config.Size("num_hidden_layers", std::nullopt, kMaxLayers));
   ESS_ASSIGN_OR_RETURN(const std::vector<std::string> chosen,
                        config.Choices("mixers", layers, names));
   for (const std::string& name : chosen) {

@@ -47,7 +47,8 @@ absl::StatusOr<FalconConfig> ReadFalconConfig(const ConfigReader& config) {
   decoder.names = {.embedding = "word_embeddings", .norm = "ln_f"};
   ESS_ASSIGN_OR_RETURN(decoder.vocabulary_size, config.Size("vocab_size", 65024));
   ESS_ASSIGN_OR_RETURN(decoder.hidden_size, config.Size("hidden_size", "n_embed", 4544));
-  ESS_ASSIGN_OR_RETURN(decoder.layer_count, config.Size("num_hidden_layers", "n_layer", 32));
+  ESS_ASSIGN_OR_RETURN(decoder.layer_count,
+                       config.Size("num_hidden_layers", "n_layer", 32, kMaxLayers));
   ESS_ASSIGN_OR_RETURN(decoder.head_count, config.Size("num_attention_heads", "n_head", 71));
   ESS_ASSIGN_OR_RETURN(decoder.head_dim, SharedHeadDim(decoder));
   ESS_ASSIGN_OR_RETURN(decoder.max_positions, config.Size("max_position_embeddings", 2048));

@@ -66,19 +66,14 @@ class FlaDecoder final : public Decoder {
   const Linear head_;
 };
 
-absl::Status CheckWidth(int64_t width, const std::string& product) {
-  if (width <= kMaxConfigSize) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      fmt::format("config.json: {} is {}; supported: 1 to {}", product, width, kMaxConfigSize));
-}
-
 }  // namespace
 
 absl::StatusOr<FlaSizes> ReadFlaSizes(const ConfigReader& config, const FlaDefaults& defaults) {
   FlaSizes sizes;
   ESS_ASSIGN_OR_RETURN(sizes.vocabulary_size, config.Size("vocab_size", 32000));
   ESS_ASSIGN_OR_RETURN(sizes.hidden_size, config.Size("hidden_size", 2048));
-  ESS_ASSIGN_OR_RETURN(sizes.layer_count, config.Size("num_hidden_layers", defaults.layer_count));
+  ESS_ASSIGN_OR_RETURN(sizes.layer_count,
+                       config.Size("num_hidden_layers", defaults.layer_count, kMaxLayers));
   ESS_ASSIGN_OR_RETURN(
       const double ratio,
       config.Number("hidden_ratio", config.IsNull("hidden_ratio") ? 4 : defaults.hidden_ratio, 1e-3,
@@ -154,6 +149,12 @@ absl::StatusOr<ActivationInPlace> ReadFlaActivation(const ConfigReader& config,
 
 int64_t RoundUp(double width, int64_t multiple) {
   return (static_cast<int64_t>(width) + multiple - 1) / multiple * multiple;
+}
+
+absl::Status CheckWidth(int64_t width, const std::string& product) {
+  if (width <= kMaxConfigSize) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      fmt::format("config.json: {} is {}; supported: 1 to {}", product, width, kMaxConfigSize));
 }
 
 absl::StatusOr<int64_t> WholeProduct(int64_t count, double ratio, const std::string& product) {

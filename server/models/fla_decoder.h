@@ -67,6 +67,9 @@ absl::StatusOr<ActivationInPlace> ReadFlaActivation(const ConfigReader& config,
 // The whole part of a width, rounded up to a multiple.
 int64_t RoundUp(double width, int64_t multiple);
 
+// kFailedPrecondition, naming `product`, where `width` is above kMaxConfigSize.
+absl::Status CheckWidth(int64_t width, const std::string& product);
+
 // `count` times `ratio`, a whole number. Errors: kDataLoss, naming `product`, where it is none.
 absl::StatusOr<int64_t> WholeProduct(int64_t count, double ratio, const std::string& product);
 

@@ -51,7 +51,8 @@ absl::StatusOr<GatedDecoderConfig> ReadGatedDecoder(const ConfigReader& config,
                        config.Size("vocab_size", defaults.vocabulary_size));
   ESS_ASSIGN_OR_RETURN(decoder.intermediate_size,
                        config.Size("intermediate_size", defaults.intermediate_size));
-  ESS_ASSIGN_OR_RETURN(decoder.layer_count, config.Size("num_hidden_layers", defaults.layer_count));
+  ESS_ASSIGN_OR_RETURN(decoder.layer_count,
+                       config.Size("num_hidden_layers", defaults.layer_count, kMaxLayers));
   ESS_ASSIGN_OR_RETURN(decoder.max_positions,
                        config.Size("max_position_embeddings", defaults.max_positions));
   ESS_ASSIGN_OR_RETURN(decoder.norm_epsilon,

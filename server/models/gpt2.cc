@@ -34,7 +34,8 @@ absl::StatusOr<Gpt2Config> ReadGpt2Config(const ConfigReader& config) {
   decoder.names = {.embedding = "wte", .position_embedding = "wpe", .norm = "ln_f"};
   ESS_ASSIGN_OR_RETURN(decoder.vocabulary_size, config.Size("vocab_size", 50257));
   ESS_ASSIGN_OR_RETURN(decoder.hidden_size, config.Size("n_embd", "hidden_size", 768));
-  ESS_ASSIGN_OR_RETURN(decoder.layer_count, config.Size("n_layer", "num_hidden_layers", 12));
+  ESS_ASSIGN_OR_RETURN(decoder.layer_count,
+                       config.Size("n_layer", "num_hidden_layers", 12, kMaxLayers));
   ESS_ASSIGN_OR_RETURN(decoder.head_count, config.Size("n_head", "num_attention_heads", 12));
   ESS_ASSIGN_OR_RETURN(decoder.max_positions,
                        config.Size("n_positions", "max_position_embeddings", 1024));
@@ -80,7 +81,8 @@ absl::StatusOr<LayerNormLayer> TakeGpt2Layer(TensorSource& tensors, const Gpt2Co
 // What goes into the residual stream starts smaller the more layers add to it: Radford et al. 2019.
 absl::StatusOr<InitialWeights> Gpt2InitialWeights(const ConfigReader& config) {
   ESS_ASSIGN_OR_RETURN(InitialWeights weights, ReadInitialWeights(config, {.tied_head = true}));
-  ESS_ASSIGN_OR_RETURN(const int64_t layers, config.Size("n_layer", "num_hidden_layers", 12));
+  ESS_ASSIGN_OR_RETURN(const int64_t layers,
+                       config.Size("n_layer", "num_hidden_layers", 12, kMaxLayers));
   const double scale = 1 / std::sqrt(2 * static_cast<double>(layers));
   weights.rules.push_back(
       {.names = "*.c_proj.weight", .distribution = Normal(weights.standard_deviation * scale)});

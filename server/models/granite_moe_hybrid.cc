@@ -33,12 +33,14 @@ struct GraniteConfig {
   double logit_divisor = 1;
 };
 
+// `layers_block_type` is the public class's other name of `layer_types`.
 absl::StatusOr<std::vector<bool>> ReadAttends(const ConfigReader& config, int64_t layer_count) {
   std::vector<bool> attends(static_cast<size_t>(layer_count), false);
-  if (!config.Has("layer_types")) return attends;
+  const char* const key = config.Has("layers_block_type") ? "layers_block_type" : "layer_types";
+  if (!config.Has(key)) return attends;
   ESS_ASSIGN_OR_RETURN(
       const std::vector<std::string> types,
-      config.Choices("layer_types", layer_count,
+      config.Choices(key, layer_count,
                      {"full_attention", "linear_attention", "attention", "mamba"}));
   for (size_t layer = 0; layer < types.size(); ++layer) {
     attends[layer] = types[layer] == "full_attention" || types[layer] == "attention";
@@ -49,8 +51,8 @@ absl::StatusOr<std::vector<bool>> ReadAttends(const ConfigReader& config, int64_
 absl::Status ReadExperts(const ConfigReader& config, GatedDecoderConfig& decoder) {
   ExpertsConfig experts;
   ESS_ASSIGN_OR_RETURN(experts.count, config.Count("num_local_experts", 8));
+  if (experts.count == 0) return absl::OkStatus();  // Whatever num_experts_per_tok says.
   ESS_ASSIGN_OR_RETURN(experts.routing.chosen, config.Size("num_experts_per_tok", 2));
-  if (experts.count == 0) return absl::OkStatus();
   experts.routing.normalized = true;
   experts.intermediate_size = decoder.intermediate_size;
   experts.layers.assign(static_cast<size_t>(decoder.layer_count), true);
@@ -88,9 +90,11 @@ absl::StatusOr<GraniteConfig> ReadGranite(const ConfigReader& config) {
                                                           .max_positions = 2048}));
   ESS_ASSIGN_OR_RETURN(decoder.query_key_value_bias, config.Bool("attention_bias", false));
   decoder.attention_output_bias = decoder.query_key_value_bias;
-  if (config.Has("position_embedding_type")) {
-    ESS_RETURN_IF_ERROR(config.Choice("position_embedding_type", std::nullopt, {"rope"}).status());
-    granite.rotates = true;
+  const absl::StatusOr<std::string> positions =
+      config.Choice("position_embedding_type", "nope", {"nope", "rope"});
+  ESS_RETURN_IF_ERROR(positions.status());
+  granite.rotates = *positions == "rope";
+  if (granite.rotates) {
     ESS_ASSIGN_OR_RETURN(decoder.rotary,
                          ReadRotaryScaling(config, decoder.head_dim, decoder.max_positions));
   }

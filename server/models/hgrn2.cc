@@ -121,7 +121,8 @@ absl::StatusOr<at::Tensor> TakeLowerBounds(TensorSource& tensors, const Hgrn2Con
       const at::Tensor stored,
       tensors.Take("lower_bounds", {config.sizes.layer_count, config.sizes.hidden_size}));
   const at::Tensor shares = at::softmax(stored, 0, at::kFloat);
-  return shares.cumsum(0).sub(shares[0]);
+  // Rounding may lead out of [0, 1], where the logarithms are NaN.
+  return shares.cumsum(0).sub_(shares[0]).clamp_(0, 1);
 }
 
 absl::StatusOr<std::unique_ptr<SequenceModel>> CreateHgrn2(const ConfigReader& config,

@@ -120,7 +120,8 @@ absl::StatusOr<LayerNormDecoderConfig> ReadLayerNormDecoder(
   ESS_ASSIGN_OR_RETURN(decoder.vocabulary_size,
                        config.Size("vocab_size", defaults.vocabulary_size));
   ESS_ASSIGN_OR_RETURN(decoder.hidden_size, config.Size("hidden_size", defaults.hidden_size));
-  ESS_ASSIGN_OR_RETURN(decoder.layer_count, config.Size("num_hidden_layers", defaults.layer_count));
+  ESS_ASSIGN_OR_RETURN(decoder.layer_count,
+                       config.Size("num_hidden_layers", defaults.layer_count, kMaxLayers));
   ESS_ASSIGN_OR_RETURN(decoder.head_count, config.Size("num_attention_heads", defaults.head_count));
   ESS_ASSIGN_OR_RETURN(decoder.head_dim, SharedHeadDim(decoder));
   ESS_ASSIGN_OR_RETURN(decoder.max_positions,

@@ -11,6 +11,9 @@
 namespace ess::models {
 namespace {
 
+// Of a config that is silent.
+constexpr int64_t kLayerCount = 32;
+
 struct MambaConfig {
   MambaSizes sizes;
   SelectiveScanConfig scan;
@@ -21,7 +24,7 @@ absl::StatusOr<MambaConfig> ReadMambaConfig(const ConfigReader& config) {
   ESS_ASSIGN_OR_RETURN(mamba.sizes, ReadMambaSizes(config, {.vocabulary_size = 50280,
                                                             .hidden_size = 768,
                                                             .state_size = 16,
-                                                            .layer_count = 32}));
+                                                            .layer_count = kLayerCount}));
   const MambaSizes& sizes = mamba.sizes;
   mamba.scan = {.hidden_size = sizes.hidden_size,
                 .channels = sizes.intermediate_size,
@@ -45,7 +48,8 @@ absl::StatusOr<MambaConfig> ReadFalconMambaConfig(const ConfigReader& config) {
 }
 
 absl::StatusOr<InitialWeights> MambaInitialWeights(const ConfigReader& config) {
-  ESS_ASSIGN_OR_RETURN(InitialWeights weights, ReadMambaInitialWeights(config, /*tied_head=*/true));
+  ESS_ASSIGN_OR_RETURN(InitialWeights weights,
+                       ReadMambaInitialWeights(config, /*tied_head=*/true, kLayerCount));
   ESS_ASSIGN_OR_RETURN(const double scale, config.Number("time_step_scale", 1, -1e9, 1e9));
   ESS_ASSIGN_OR_RETURN(const std::string scheme,
                        config.Choice("time_step_init_scheme", "random", {"constant", "random"}));

@@ -11,6 +11,9 @@
 namespace ess::models {
 namespace {
 
+// Of a config that is silent.
+constexpr int64_t kLayerCount = 64;
+
 struct Mamba2Config {
   MambaSizes sizes;
   HeadScanConfig scan;
@@ -21,7 +24,7 @@ absl::StatusOr<Mamba2Config> ReadMamba2Config(const ConfigReader& config) {
   ESS_ASSIGN_OR_RETURN(mamba.sizes, ReadMambaSizes(config, {.vocabulary_size = 32768,
                                                             .hidden_size = 4096,
                                                             .state_size = 128,
-                                                            .layer_count = 64}));
+                                                            .layer_count = kLayerCount}));
   const MambaSizes& sizes = mamba.sizes;
   HeadScanConfig& scan = mamba.scan;
   scan.hidden_size = sizes.hidden_size;
@@ -47,7 +50,7 @@ absl::StatusOr<Mamba2Config> ReadMamba2Config(const ConfigReader& config) {
 
 absl::StatusOr<InitialWeights> Mamba2InitialWeights(const ConfigReader& config) {
   ESS_ASSIGN_OR_RETURN(InitialWeights weights,
-                       ReadMambaInitialWeights(config, /*tied_head=*/false));
+                       ReadMambaInitialWeights(config, /*tied_head=*/false, kLayerCount));
   ESS_ASSIGN_OR_RETURN(Distribution time_steps, ReadInitialTimeSteps(config));
   weights.rules.push_back({.names = "*.dt_bias", .distribution = std::move(time_steps)});
   return weights;

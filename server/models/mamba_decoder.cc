@@ -14,7 +14,8 @@ absl::StatusOr<MambaSizes> ReadMambaSizes(const ConfigReader& config,
   ESS_ASSIGN_OR_RETURN(sizes.vocabulary_size, config.Size("vocab_size", defaults.vocabulary_size));
   ESS_ASSIGN_OR_RETURN(sizes.hidden_size, config.Size("hidden_size", defaults.hidden_size));
   ESS_ASSIGN_OR_RETURN(sizes.state_size, config.Size("state_size", defaults.state_size));
-  ESS_ASSIGN_OR_RETURN(sizes.layer_count, config.Size("num_hidden_layers", defaults.layer_count));
+  ESS_ASSIGN_OR_RETURN(sizes.layer_count,
+                       config.Size("num_hidden_layers", defaults.layer_count, kMaxLayers));
   ESS_ASSIGN_OR_RETURN(sizes.convolution_taps, config.Size("conv_kernel", 4));
   ESS_ASSIGN_OR_RETURN(const int64_t expand, config.Size("expand", 2));
   if (expand > kMaxConfigSize / sizes.hidden_size) {
@@ -30,8 +31,10 @@ absl::StatusOr<MambaSizes> ReadMambaSizes(const ConfigReader& config,
   return sizes;
 }
 
-absl::StatusOr<InitialWeights> ReadMambaInitialWeights(const ConfigReader& config, bool tied_head) {
-  ESS_ASSIGN_OR_RETURN(const int64_t layers, config.Size("num_hidden_layers", 64));
+absl::StatusOr<InitialWeights> ReadMambaInitialWeights(const ConfigReader& config, bool tied_head,
+                                                       int64_t default_layers) {
+  ESS_ASSIGN_OR_RETURN(const int64_t layers,
+                       config.Size("num_hidden_layers", default_layers, kMaxLayers));
   ESS_ASSIGN_OR_RETURN(const bool rescale, config.Bool("rescale_prenorm_residual", false));
   const double residual_scale = rescale ? 1 / std::sqrt(static_cast<double>(layers)) : 1;
   return ReadInitialWeights(

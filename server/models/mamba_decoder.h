@@ -39,9 +39,10 @@ struct MambaDefaults {
 absl::StatusOr<MambaSizes> ReadMambaSizes(const ConfigReader& config,
                                           const MambaDefaults& defaults);
 
-// What the mixers of both start from, all but the projections of the time steps. `tied_head`: of
-// configs that are silent. Errors: those of ConfigReader.
-absl::StatusOr<InitialWeights> ReadMambaInitialWeights(const ConfigReader& config, bool tied_head);
+// What the mixers of both start from, all but the projections of the time steps. `tied_head`,
+// `default_layers`: of configs that are silent. Errors: those of ConfigReader.
+absl::StatusOr<InitialWeights> ReadMambaInitialWeights(const ConfigReader& config, bool tied_head,
+                                                       int64_t default_layers);
 
 // The bias before the softplus of the time steps, by time_step_min, time_step_max and
 // time_step_floor. Errors: those of ConfigReader.

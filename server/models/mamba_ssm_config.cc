@@ -57,8 +57,10 @@ absl::Status CheckStack(const ConfigReader& config, int64_t layer_count) {
   return attention.empty() ? absl::OkStatus() : config.Unsupported("attn_layer_idx", "[]");
 }
 
+// How the two formats differ.
 struct StackKeys {
   std::string_view hidden_size, layer_count;
+  bool ties_embeddings = true;  // Where tie_embeddings is absent.
 };
 
 // `group_count`: heads that share B and C, of Mamba-2's mixers; none: Mamba's.
@@ -68,13 +70,16 @@ absl::StatusOr<nlohmann::json> Translate(const ConfigReader& config, const Stack
   const bool is_mamba2 = group_count.has_value();
   nlohmann::json translated = {{"model_type", is_mamba2 ? "mamba2" : "mamba"}};
   ESS_ASSIGN_OR_RETURN(const int64_t hidden_size, config.Size(keys.hidden_size, std::nullopt));
-  ESS_ASSIGN_OR_RETURN(const int64_t layer_count, config.Size(keys.layer_count, std::nullopt));
+  ESS_ASSIGN_OR_RETURN(const int64_t layer_count,
+                       config.Size(keys.layer_count, std::nullopt, kMaxLayers));
   ESS_RETURN_IF_ERROR(CheckStack(config, layer_count));
   translated["hidden_size"] = hidden_size;
   translated["num_hidden_layers"] = layer_count;
   ESS_ASSIGN_OR_RETURN(const int64_t tokens, config.Size("vocab_size", 50277));
   ESS_ASSIGN_OR_RETURN(const int64_t multiple, config.Size("pad_vocab_size_multiple", 8));
   translated["vocab_size"] = (tokens + multiple - 1) / multiple * multiple;
+  ESS_ASSIGN_OR_RETURN(translated["tie_word_embeddings"],
+                       config.Bool("tie_embeddings", keys.ties_embeddings));
   ESS_ASSIGN_OR_RETURN(translated["state_size"], mixer.Size("d_state", is_mamba2 ? 128 : 16));
   ESS_ASSIGN_OR_RETURN(translated["conv_kernel"], mixer.Size("d_conv", 4));
   ESS_ASSIGN_OR_RETURN(const int64_t expand, mixer.Size("expand", 2));
@@ -114,7 +119,8 @@ absl::StatusOr<nlohmann::json> TranslateMambaSsmConfig(const ConfigReader& confi
 absl::StatusOr<nlohmann::json> TranslateMistralMambaConfig(const ConfigReader& params) {
   ESS_RETURN_IF_ERROR(params.Choice("model_type", "mamba", {"mamba"}).status());
   ESS_ASSIGN_OR_RETURN(const int64_t groups, params.Size("n_groups", std::nullopt));
-  return Translate(params, {.hidden_size = "dim", .layer_count = "n_layers"},
+  return Translate(params,
+                   {.hidden_size = "dim", .layer_count = "n_layers", .ties_embeddings = false},
                    ConfigReader(NoKeys()), groups);
 }
 

@@ -4,6 +4,7 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "fmt/format.h"
 #include "fmt/ranges.h"
@@ -26,12 +27,21 @@ absl::StatusOr<Distribution> FindDistribution(const InitialWeights& initial,
   return absl::InternalError(fmt::format("no rule says how tensor '{}' starts", name));
 }
 
+// Of float32; the largest number where there are more.
+int64_t BytesOf(at::IntArrayRef shape) {
+  int64_t bytes = sizeof(float);
+  for (const int64_t size : shape) {
+    if (__builtin_mul_overflow(bytes, size, &bytes)) return std::numeric_limits<int64_t>::max();
+  }
+  return bytes;
+}
+
 // A checkpoint's file bounds what a load takes; a config alone may ask for anything, and Linux
 // grants memory that it does not have.
 absl::Status CheckFits(const std::string& name, at::IntArrayRef shape) {
   constexpr int64_t kSpareBytes = int64_t{256} << 20;
   const int64_t available = std::max<int64_t>(AvailableMemoryBytes() - kSpareBytes, 0);
-  const int64_t bytes = c10::multiply_integers(shape) * static_cast<int64_t>(sizeof(float));
+  const int64_t bytes = BytesOf(shape);
   if (bytes <= available) return absl::OkStatus();
   return absl::ResourceExhaustedError(
       fmt::format("tensor '{}' [{}] has {} bytes; the memory that is left has {}", name,

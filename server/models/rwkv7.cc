@@ -239,6 +239,11 @@ absl::StatusOr<std::unique_ptr<SequenceModel>> CreateRwkv7(const ConfigReader& c
       take_feed_forward);
 }
 
+absl::StatusOr<InitialWeights> ReadRwkv7InitialWeights(const ConfigReader& config) {
+  ESS_ASSIGN_OR_RETURN(const Rwkv7Config rwkv, ReadRwkv7(config));
+  return Rwkv7InitialWeights(config, rwkv.sizes, rwkv.head_dim);
+}
+
 nlohmann::json TinyRwkv7Config() {
   return {{"model_type", "rwkv7"},   {"vocab_size", 31},       {"hidden_size", 16},
           {"intermediate_size", 24}, {"num_hidden_layers", 3}, {"head_dim", 4},
@@ -249,7 +254,7 @@ nlohmann::json TinyRwkv7Config() {
 }  // namespace
 
 Architecture Rwkv7Architecture() {
-  return FlaArchitecture("rwkv7", CreateRwkv7, TinyRwkv7Config, Rwkv7InitialWeights);
+  return FlaArchitecture("rwkv7", CreateRwkv7, TinyRwkv7Config, ReadRwkv7InitialWeights);
 }
 
 }  // namespace ess::models

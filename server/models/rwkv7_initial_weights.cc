@@ -11,7 +11,6 @@
 
 #include "fmt/format.h"
 #include "server/base/status_macros.h"
-#include "server/models/rwkv_decoder.h"
 
 namespace ess::models {
 namespace {
@@ -31,10 +30,11 @@ std::vector<InitialRule> LayerRules(int64_t index, const RwkvSizes& sizes, int64
   const auto width = static_cast<double>(sizes.hidden_size);
   const auto layers = static_cast<double>(sizes.layer_count);
   const auto layer = static_cast<double>(index);
-  const double left = 1 - layer / layers;                       // 1 to almost 0.
-  const double done = layers > 1 ? layer / (layers - 1) : 0;    // 0 to 1.
-  const auto ramp = [=](double n) { return n / (width - 1); };  // 0 to 1 over the channels.
-  const auto in_head = [=](double n) {                          // -1 to 1 over each head.
+  const double left = 1 - layer / layers;                     // 1 to almost 0.
+  const double done = layers > 1 ? layer / (layers - 1) : 0;  // 0 to 1.
+  // 0 to 1 over the channels.
+  const auto ramp = [=](double n) { return width > 1 ? n / (width - 1) : 0; };
+  const auto in_head = [=](double n) {  // -1 to 1 over each head.
     const double half = static_cast<double>(head_dim - 1) / 2;
     const double x = head_dim > 1 ? (std::fmod(n, static_cast<double>(head_dim)) - half) / half : 0;
     return x * std::abs(x);
@@ -74,9 +74,8 @@ std::vector<InitialRule> LayerRules(int64_t index, const RwkvSizes& sizes, int64
 
 }  // namespace
 
-absl::StatusOr<InitialWeights> Rwkv7InitialWeights(const ConfigReader& config) {
-  ESS_ASSIGN_OR_RETURN(const RwkvSizes sizes, ReadRwkvSizes(config, /*default_ratio=*/4));
-  ESS_ASSIGN_OR_RETURN(const int64_t head_dim, config.Size("head_dim", 64));
+absl::StatusOr<InitialWeights> Rwkv7InitialWeights(const ConfigReader& config,
+                                                   const RwkvSizes& sizes, int64_t head_dim) {
   std::vector<InitialRule> rules;
   for (int64_t layer = 0; layer < sizes.layer_count; ++layer) {
     for (InitialRule& rule : LayerRules(layer, sizes, head_dim)) rules.push_back(std::move(rule));

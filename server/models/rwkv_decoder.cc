@@ -116,12 +116,13 @@ absl::StatusOr<RwkvSizes> ReadRwkvSizes(const ConfigReader& config, double defau
   RwkvSizes sizes;
   ESS_ASSIGN_OR_RETURN(sizes.vocabulary_size, config.Size("vocab_size", 32000));
   ESS_ASSIGN_OR_RETURN(sizes.hidden_size, config.Size("hidden_size", 2048));
-  ESS_ASSIGN_OR_RETURN(sizes.layer_count, config.Size("num_hidden_layers", 24));
+  ESS_ASSIGN_OR_RETURN(sizes.layer_count, config.Size("num_hidden_layers", 24, kMaxLayers));
   ESS_ASSIGN_OR_RETURN(const double ratio,
                        config.Number("hidden_ratio", default_ratio, 1e-3, kMaxRatio));
   const double inner = static_cast<double>(sizes.hidden_size) * ratio;
   ESS_ASSIGN_OR_RETURN(sizes.intermediate_size,
                        config.Size("intermediate_size", RoundUp(inner, 32)));
+  ESS_RETURN_IF_ERROR(CheckWidth(sizes.intermediate_size, "hidden_size * hidden_ratio"));
   ESS_ASSIGN_OR_RETURN(sizes.norm_epsilon, config.Number("norm_eps", 1e-5, 0, 1));
   ESS_ASSIGN_OR_RETURN(sizes.norm_bias, config.Bool("norm_bias", true));
   ESS_ASSIGN_OR_RETURN(sizes.norm_first, config.Bool("norm_first", true));

@@ -40,7 +40,7 @@ absl::StatusOr<S4dConfig> ReadS4d(const ConfigReader& config) {
   ESS_ASSIGN_OR_RETURN(const int64_t states, config.Size("state_size", 64));
   if (states % 2 != 0) return config.Unsupported("state_size", "even numbers");
   s4d.mode_count = states / 2;
-  ESS_ASSIGN_OR_RETURN(s4d.layer_count, config.Size("num_hidden_layers", std::nullopt));
+  ESS_ASSIGN_OR_RETURN(s4d.layer_count, config.Size("num_hidden_layers", std::nullopt, kMaxLayers));
   ESS_ASSIGN_OR_RETURN(const std::string discretization,
                        config.Choice("discretization", "zoh", {"zoh", "bilinear"}));
   s4d.bilinear = discretization == "bilinear";

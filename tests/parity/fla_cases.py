@@ -308,4 +308,5 @@ STARTS: dict[str, dict[str, Any]] = {
         "vocab_size": 50,
         "tie_word_embeddings": True,
     },
+    "rwkv7, heads by number": {"head_dim": None, "num_heads": 4},
 }

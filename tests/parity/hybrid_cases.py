@@ -259,7 +259,11 @@ GRANITE_CASES: dict[str, dict[str, Any]] = {
         "position_embedding_type": "rope",
         "mamba_n_groups": 2,
     },
-    "granitemoehybrid, dense": {"num_local_experts": 0},
+    "granitemoehybrid, dense, no positions": {
+        "num_local_experts": 0,
+        "num_experts_per_tok": 0,
+        "position_embedding_type": "nope",
+    },
     "granitemoehybrid, multipliers": {
         "embedding_multiplier": 3.0,
         "attention_multiplier": 0.4,

@@ -72,9 +72,11 @@ class GroupedQueryAttention final : public AttentionLayer {
   }
 
  private:
-  // [L, heads, d] => contiguous [heads, L, d]; rotated unless the table is empty.
+  // [L, heads, d] => contiguous [heads, L, d] in float32, in which attention scores; rotated unless
+  // the table is empty.
   static at::Tensor Placed(const at::Tensor& heads, const RotaryTable& rotary) {
-    return rotary.cos.defined() ? RotateHeads(heads, rotary) : heads.transpose(0, 1).contiguous();
+    const at::Tensor scored = heads.to(at::kFloat);
+    return rotary.cos.defined() ? RotateHeads(scored, rotary) : scored.transpose(0, 1).contiguous();
   }
 
   const GroupedQueryConfig config_;

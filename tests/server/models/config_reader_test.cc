@@ -120,6 +120,21 @@ TEST(ConfigReaderTest, ASizeOutOfRangeNamesTheValueAndTheLimits) {
   }
 }
 
+TEST(ConfigReaderTest, LayersHaveALimitOfTheirOwn) {
+  const nlohmann::json json =
+      Parse(R"({"num_hidden_layers": 4097, "n_layer": 4097, "few": 4096, "num_mtp": 4097})");
+  const ConfigReader config(json);
+
+  EXPECT_EQ(*config.Size("few", 1, kMaxLayers), 4096);
+  EXPECT_THAT(config.Size("num_hidden_layers", 1, kMaxLayers),
+              StatusIs(StatusCode::kFailedPrecondition,
+                       HasSubstr("num_hidden_layers is 4097; supported: 1 to 4096")));
+  EXPECT_THAT(config.Size("absent", "n_layer", 1, kMaxLayers),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("n_layer is 4097")));
+  EXPECT_THAT(config.Count("num_mtp", 1, kMaxLayers),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("supported: 0 to 4096")));
+}
+
 TEST(ConfigReaderTest, ACountMayBeZero) {
   const nlohmann::json json = Parse(R"({"first_k_dense_replace": 0, "extra": -1})");
   const ConfigReader config(json);

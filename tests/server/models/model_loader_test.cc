@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "gmock/gmock.h"
+#include "server/models/mamba_ssm_config.h"
 #include "server/models/sequence_model.h"
 #include "server/tokenization/tokenizer.h"
 #include "tests/support/safetensors_writer.h"
@@ -97,6 +98,9 @@ TEST_F(ModelLoaderTest, ContradictingSizesAreDataLoss) {
       StatusIs(StatusCode::kDataLoss, HasSubstr("num_key_value_heads = 5")));
   EXPECT_THAT(LoadWithConfig(R"({"model_type": "gpt2", "n_embd": 10, "n_head": 3})"),
               StatusIs(StatusCode::kDataLoss, HasSubstr("n_head = 3")));
+  EXPECT_THAT(
+      LoadWithConfig(R"({"model_type": "granitemoehybrid", "layers_block_type": ["mamba"]})"),
+      StatusIs(StatusCode::kDataLoss, HasSubstr("layers_block_type has 1 entries; expected 32")));
 }
 
 TEST_F(ModelLoaderTest, ConfigsOfMambaSsmThatTransformersCannotExpressAreRefused) {
@@ -119,6 +123,19 @@ TEST_F(ModelLoaderTest, ConfigsOfMambaSsmThatTransformersCannotExpressAreRefused
   EXPECT_THAT(load_mamba2(R"("d_ssm": 64)"), refused("ssm_cfg.d_ssm is 64", "128"));
   EXPECT_THAT(load_mamba2(R"("rmsnorm": false)"), refused("ssm_cfg.rmsnorm is false", "true"));
   EXPECT_THAT(load_mamba2(R"("D_has_hdim": true)"), refused("ssm_cfg.D_has_hdim is true", "false"));
+}
+
+TEST(MambaSsmConfigTest, TheHeadIsTiedAsTheFormatSays) {
+  const auto tied = [](const std::string& rest) {
+    const auto config = nlohmann::json::parse(R"({"d_model": 64, "n_layer": 2)" + rest + "}");
+    return TranslateMambaSsmConfig(ConfigReader(config))->at("tie_word_embeddings");
+  };
+  const auto codestral = nlohmann::json::parse(R"({"dim": 64, "n_layers": 2, "n_groups": 1})");
+
+  EXPECT_EQ(tied(""), true);
+  EXPECT_EQ(tied(R"(, "ssm_cfg": {"layer": "Mamba2"})"), true);
+  EXPECT_EQ(tied(R"(, "tie_embeddings": false)"), false);
+  EXPECT_EQ(TranslateMistralMambaConfig(ConfigReader(codestral))->at("tie_word_embeddings"), false);
 }
 
 TEST_F(ModelLoaderTest, ParametersOfCodestralMambaAreNamedInTheirFile) {

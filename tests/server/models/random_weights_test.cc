@@ -73,6 +73,9 @@ TEST(RandomWeightsTest, ATensorThatDoesNotFitIsRefused) {
   EXPECT_THAT(weights.Take("a.weight", {int64_t{1} << 24, int64_t{1} << 24}),
               StatusIs(StatusCode::kResourceExhausted,
                        AllOf(HasSubstr("'a.weight' [16777216, 16777216]"), HasSubstr("memory"))));
+  // 2^64 bytes.
+  EXPECT_THAT(weights.Take("a.weight", {int64_t{1} << 24, int64_t{1} << 24, int64_t{1} << 14}),
+              StatusIs(StatusCode::kResourceExhausted, HasSubstr("memory")));
 }
 
 }  // namespace

@@ -284,6 +284,19 @@ TEST_F(ModelResidencyTest, AnAliasIsLoadedAgainAsItWasLoadedLast) {
   EXPECT_EQ(last_options_.random_init_seed, 2u);
 }
 
+TEST_F(ModelResidencyTest, AnAliasIsLoadedAgainAsItWasLoadedLastUnderItsOwnName) {
+  ModelResidency residency = MakeResidency();
+  const ModelOptions first{.random_init_seed = 1}, second{.random_init_seed = 2};
+  ASSERT_THAT(residency.Load("m", "random", &first, never_), IsOk());
+  ASSERT_THAT(residency.Unload("random", never_), IsOk());
+  ASSERT_THAT(residency.Load("random", "", &second, never_), IsOk());
+  ASSERT_THAT(residency.Unload("random", never_), IsOk());
+
+  ASSERT_THAT(residency.Acquire("random", never_), IsOk());
+
+  EXPECT_EQ(last_options_.random_init_seed, 2u);
+}
+
 TEST_F(ModelResidencyTest, AConfiguredModelIsInitialisedAtItsFirstRequest) {
   ModelResidency residency = MakeResidency();
   const ModelOptions random{.random_init_seed = 5};
