@@ -43,7 +43,7 @@ struct RouteCost {
 // clang-format off
 constexpr std::array kCosts = {
     RouteCost{Route::kInertiaTree, "Convolution",
-              {1.3, 200}, {3, 0}, {0.4, 20}, {0.18, 10}, {1.4, 700}, {1.5, 1500}},
+              {0.75, 300}, {1.2, 0}, {0.4, 20}, {0.18, 10}, {1.4, 700}, {1.5, 1500}},
     RouteCost{Route::kInertiaTree, "",
               {0.62, 27}, {0.3, 20}, {0.41, 33}, {0.33, 26}, {2.2, 1300}, {1.6, 1300}},
     RouteCost{Route::kTensorTree, "", {4, 300}, {2, 300}, {2, 300}, {2, 300}, {40, 3000}, {60, 3000}},
@@ -75,15 +75,19 @@ constexpr std::array kForming = {
 // Scratch of one thread, in float64 numbers.
 struct RouteMemory {
   Route route;
-  double length;    // Times L n,
-  double square;    // and n^2.
-  double spectral;  // Times L n, in addition for entropies and relative counts.
+  std::string_view class_name;  // Empty: all classes without a line above.
+  double length;                // Times L n,
+  double square;                // and n^2.
+  double spectral;              // Times L n, in addition for entropies and relative counts.
 };
 
 constexpr std::array kMemory = {
-    RouteMemory{Route::kInertiaTree, 3, 0, 0.5},   RouteMemory{Route::kTensorTree, 8, 0, 0},
-    RouteMemory{Route::kStateWindows, 19, 0, 0},   RouteMemory{Route::kChannelWindows, 40, 0, 0},
-    RouteMemory{Route::kLocalWindows, 1.35, 8, 0},
+    RouteMemory{Route::kInertiaTree, "", 3, 0, 0.5},
+    RouteMemory{Route::kTensorTree, "", 8, 0, 0},
+    RouteMemory{Route::kStateWindows, "DiagonalPlusRankOne", 30, 0, 0},
+    RouteMemory{Route::kStateWindows, "", 19, 0, 0},
+    RouteMemory{Route::kChannelWindows, "", 52, 0, 0},
+    RouteMemory{Route::kLocalWindows, "", 1.35, 8, 0},
 };
 
 // Speed of LibTorch's SVD as a share of its matrix product's.
@@ -92,11 +96,12 @@ constexpr double kSvdSpeed = 0.4;
 constexpr int64_t kProbeSize = 384;
 constexpr int kProbes = 3;
 
-const RouteCost& CostOf(Route route, std::string_view class_name) {
-  const auto* found = std::find_if(kCosts.begin(), kCosts.end(), [&](const RouteCost& cost) {
-    return cost.route == route && (cost.class_name == class_name || cost.class_name.empty());
+template <typename Table>
+const auto& LineOf(const Table& table, Route route, std::string_view class_name) {
+  const auto* found = std::find_if(table.begin(), table.end(), [&](const auto& line) {
+    return line.route == route && (line.class_name == class_name || line.class_name.empty());
   });
-  ESS_CHECK(found != kCosts.end());
+  ESS_CHECK(found != table.end());
   return *found;
 }
 
@@ -110,7 +115,7 @@ class Estimator {
         options_(options),
         // As EssEngine::Compute: a cut block goes the dense way.
         main_(options.horizon ? Route::kInertiaTree : ChooseRoute(shape)),
-        cost_(CostOf(main_, shape.class_name)),
+        cost_(LineOf(kCosts, main_, shape.class_name)),
         length_(static_cast<double>(shape.length)),
         state_(StateOf(shape)),
         size_(IsDense(main_) ? length_ : state_) {}
@@ -126,8 +131,7 @@ class Estimator {
     }
     // One decomposition at each position serves all measures that need it.
     estimate_.flops += ReferenceWork(shape_, measures, options_, positions) / kSvdSpeed;
-    const RouteMemory& memory = *std::find_if(
-        kMemory.begin(), kMemory.end(), [this](const auto& line) { return line.route == main_; });
+    const RouteMemory& memory = LineOf(kMemory, main_, shape_.class_name);
     const double numbers = length_ * size_ * (memory.length + (spectral ? memory.spectral : 0)) +
                            memory.square * size_ * size_;
     estimate_.scratch_bytes = static_cast<int64_t>(numbers * sizeof(double));
