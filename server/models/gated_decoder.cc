@@ -67,19 +67,9 @@ class LayerTaker {
   absl::StatusOr<std::unique_ptr<AttentionLayer>> TakeAttention() {
     const std::string module = layer_ + "self_attn.";
     if (config_.latent) return TakeLatentAttention(tensors_, module, *config_.latent);
-    return TakeGroupedQueryAttention(tensors_, module,
-                                     {.hidden_size = config_.hidden_size,
-                                      .head_count = config_.head_count,
-                                      .key_value_head_count = config_.key_value_head_count,
-                                      .head_dim = config_.head_dim,
-                                      .bias = config_.query_key_value_bias,
-                                      .fused = config_.fused_projections,
-                                      .query_key_norm = config_.query_key_norm,
-                                      .norm_epsilon = config_.norm_epsilon,
-                                      .norm_kind = config_.norm_kind,
-                                      .scale = config_.attention_scale,
-                                      .soft_cap = config_.attention_soft_cap,
-                                      .window = window_});
+    GroupedQueryConfig heads = HeadsOf(config_);
+    heads.window = window_;
+    return TakeGroupedQueryAttention(tensors_, module, heads);
   }
 
   absl::Status TakeFeedForward(GatedLayer& layer) {

@@ -17,6 +17,7 @@
 #include "server/models/architecture.h"
 #include "server/models/config_reader.h"
 #include "server/models/layers/activation.h"
+#include "server/models/layers/grouped_query_attention.h"
 #include "server/models/layers/latent_attention.h"
 #include "server/models/layers/mixture_of_experts.h"
 #include "server/models/layers/rms_norm.h"
@@ -79,6 +80,9 @@ struct GatedDecoderDefaults {
 // Errors: those of ConfigReader; kDataLoss  head counts that do not fit together.
 absl::StatusOr<GatedDecoderConfig> ReadGatedDecoder(const ConfigReader& config,
                                                     const GatedDecoderDefaults& defaults);
+
+// Its heads, without a window.
+GroupedQueryConfig HeadsOf(const GatedDecoderConfig& config);
 
 // `window` in the layers that `layer_types` calls sliding_attention, 0 in those of full_attention;
 // without the key, `window` where `slides` says so.

@@ -69,6 +69,20 @@ absl::StatusOr<InitialWeights> GatedInitialWeights(const ConfigReader& config) {
   return ReadInitialWeights(config, {.padded_embedding = "embed_tokens"});
 }
 
+GroupedQueryConfig HeadsOf(const GatedDecoderConfig& config) {
+  return {.hidden_size = config.hidden_size,
+          .head_count = config.head_count,
+          .key_value_head_count = config.key_value_head_count,
+          .head_dim = config.head_dim,
+          .bias = config.query_key_value_bias,
+          .fused = config.fused_projections,
+          .query_key_norm = config.query_key_norm,
+          .norm_epsilon = config.norm_epsilon,
+          .norm_kind = config.norm_kind,
+          .scale = config.attention_scale,
+          .soft_cap = config.attention_soft_cap};
+}
+
 absl::StatusOr<std::vector<int64_t>> ReadLayerWindows(
     const ConfigReader& config, int64_t layer_count, int64_t window,
     absl::FunctionRef<bool(int64_t layer)> slides) {

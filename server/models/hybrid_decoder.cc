@@ -152,16 +152,7 @@ absl::StatusOr<FeedForward> TakeFeedForward(TensorSource& tensors, const std::st
 }
 
 AttentionMixerConfig AttentionOf(const GatedDecoderConfig& config) {
-  return {.heads = {.hidden_size = config.hidden_size,
-                    .head_count = config.head_count,
-                    .key_value_head_count = config.key_value_head_count,
-                    .head_dim = config.head_dim,
-                    .bias = config.query_key_value_bias,
-                    .query_key_norm = config.query_key_norm,
-                    .norm_epsilon = config.norm_epsilon,
-                    .norm_kind = config.norm_kind,
-                    .scale = config.attention_scale},
-          .output_bias = config.attention_output_bias};
+  return {.heads = HeadsOf(config), .output_bias = config.attention_output_bias};
 }
 
 absl::StatusOr<InitialWeights> MambaHybridInitialWeights(const ConfigReader& config,
