@@ -188,7 +188,7 @@ absl::StatusOr<std::unique_ptr<SequenceModel>> MakeFlaDecoder(
     FlaLayer& taken = layers.emplace_back();
     ESS_ASSIGN_OR_RETURN(taken.mixer_norm, take_norm(prefix + "attn_norm"));
     ESS_ASSIGN_OR_RETURN(taken.mixer, softmax.has_value()
-                                          ? TakeFlaAttention(tensors, *softmax, prefix + "attn.")
+                                          ? TakeAttentionMixer(tensors, prefix + "attn.", *softmax)
                                           : take_mixer(prefix + "attn.", layer));
     ESS_ASSIGN_OR_RETURN(taken.feed_forward_norm, take_norm(prefix + "mlp_norm"));
     ESS_ASSIGN_OR_RETURN(taken.feed_forward,

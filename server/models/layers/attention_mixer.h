@@ -2,11 +2,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "absl/status/statusor.h"
 #include "server/models/layers/grouped_query_attention.h"
+#include "server/models/layers/rotary_scaling.h"
 #include "server/models/layers/sequence_mixer.h"
 #include "server/models/tensor_source.h"
 
@@ -16,6 +18,8 @@ struct AttentionMixerConfig {
   GroupedQueryConfig heads;
   std::string_view output = "o_proj";
   bool output_bias = false;
+  // Angles of its own, in place of the model's.
+  std::optional<RotaryScaling> rotary;
 };
 
 // Takes the heads' projections and "MODULEo_proj". Errors: those of TensorSource.
