@@ -70,7 +70,8 @@ HeadArray::HeadArray(const HeadTensor& argument, const std::vector<int64_t>& bat
 
   std::vector<int64_t> shape = {row_numbers.numel()};
   shape.insert(shape.end(), own.begin(), own.end());
-  values_ = tensor.resolve_conj().resolve_neg().to(at::kCPU, dtype).contiguous().view(shape);
+  // A transposed argument is set in order before it is widened: half the bytes.
+  values_ = tensor.resolve_conj().resolve_neg().to(at::kCPU).contiguous().to(dtype).view(shape);
 }
 
 absl::Status HeadArray::CheckFinite(std::string_view name) const {

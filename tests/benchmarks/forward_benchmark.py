@@ -145,7 +145,7 @@ def race(
     """One row: `what` is "logits" or "operators", which leaves the output head out."""
     size = public.config.vocab_size
     token_ids = torch.tensor([[i * 7919 % size for i in range(arguments.length)]])
-    module = public if what == "logits" else public.model
+    module = public if what == "logits" else public.base_model
     # Attention maps are what a public model can hand out; it has no way to ask a recurrence.
     options = {} if "mamba" in public.config.model_type else {"output_attentions": True}
 
@@ -196,7 +196,8 @@ def main() -> None:
         public = random_model(name)
         with tempfile.TemporaryDirectory() as folder:
             public.save_pretrained(folder)
-            race(name, public, pathlib.Path(folder), "logits", arguments)
+            race(f"{name}, with logits", public, pathlib.Path(folder), "logits", arguments)
+            race(f"{name}, operators only", public, pathlib.Path(folder), "operators", arguments)
 
 
 if __name__ == "__main__":

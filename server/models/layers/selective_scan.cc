@@ -1,11 +1,14 @@
 #include "server/models/layers/selective_scan.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <limits>
+#include <numbers>
 
 #include "server/base/status_macros.h"
+#include "server/models/layers/selective_scan_kernel.h"
 
 namespace ess::models {
 namespace {
@@ -28,9 +31,49 @@ at::Tensor OfHeads(const at::Tensor& groups, int64_t heads) {
   return groups.transpose(0, 1).repeat_interleave(heads / groups.size(1), 0);
 }
 
-}  // namespace
+// [.., D] => [.., G, 16], zeros after the last channel.
+at::Tensor InGroups(const at::Tensor& x) {
+  const int64_t channels = x.size(1);
+  const int64_t groups = (channels + kScanGroup - 1) / kScanGroup;
+  at::Tensor padded = x.to(at::kFloat);
+  if (channels % kScanGroup != 0) {
+    padded = at::constant_pad_nd(padded, {0, groups * kScanGroup - channels});
+  }
+  return padded.contiguous().view({x.size(0), groups, kScanGroup});
+}
 
-absl::StatusOr<at::Tensor> RunSelectiveScan(const ScanInputs& inputs, const ForwardPass& pass) {
+absl::StatusOr<at::Tensor> RunScanOnCpu(const ScanInputs& inputs, const ForwardPass& pass) {
+  const int64_t length = inputs.x.size(0);
+  const int64_t channels = inputs.x.size(1);
+  const at::Tensor x = InGroups(inputs.x);          // [L, G, 16]
+  const at::Tensor delta = InGroups(inputs.delta);  // [L, G, 16]
+  const at::Tensor rates =                          // [G, N, 16]
+      InGroups(inputs.A.t()).transpose(0, 1).contiguous().mul_(std::numbers::log2e);
+  const at::Tensor B = inputs.B.to(at::kFloat).contiguous();
+  const at::Tensor C = inputs.C.to(at::kFloat).contiguous();
+  at::Tensor memory = at::zeros_like(rates);
+  at::Tensor y = at::empty_like(x);
+  const SelectiveScanArrays arrays = {.groups = x.size(1),
+                                      .states = rates.size(1),
+                                      .rates = rates.const_data_ptr<float>(),
+                                      .memory = memory.mutable_data_ptr<float>(),
+                                      .x = x.const_data_ptr<float>(),
+                                      .delta = delta.const_data_ptr<float>(),
+                                      .B = B.const_data_ptr<float>(),
+                                      .C = C.const_data_ptr<float>(),
+                                      .y = y.mutable_data_ptr<float>()};
+  for (int64_t first = 0; first < length; first += kChunk) {
+    ESS_RETURN_IF_ERROR(pass.CheckCancellation());
+    const int64_t end = std::min(first + kChunk, length);
+    at::parallel_for(0, arrays.groups, /*grain_size=*/1, [&](int64_t begin, int64_t stop) {
+      for (int64_t group = begin; group < stop; ++group) ScanGroup(arrays, group, first, end);
+    });
+  }
+  return y.view({length, -1}).narrow(1, 0, channels).contiguous();
+}
+
+// On any device; what the kernel of a CPU is compared with.
+absl::StatusOr<at::Tensor> RunScanByTensors(const ScanInputs& inputs, const ForwardPass& pass) {
   const int64_t length = inputs.x.size(0);
   at::Tensor y = at::empty(inputs.delta.sizes(), inputs.delta.options());
   at::Tensor state = at::zeros_like(inputs.A);  // [D, N]
@@ -52,6 +95,12 @@ absl::StatusOr<at::Tensor> RunSelectiveScan(const ScanInputs& inputs, const Forw
     chunk(y).copy_(at::bmm(states, chunk(inputs.C).to(at::kFloat).unsqueeze(2)).squeeze(2));
   }
   return y;
+}
+
+}  // namespace
+
+absl::StatusOr<at::Tensor> RunSelectiveScan(const ScanInputs& inputs, const ForwardPass& pass) {
+  return inputs.x.is_cpu() ? RunScanOnCpu(inputs, pass) : RunScanByTensors(inputs, pass);
 }
 
 absl::StatusOr<at::Tensor> RunHeadScan(const HeadScanInputs& inputs, const ForwardPass& pass) {

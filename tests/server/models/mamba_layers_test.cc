@@ -2,6 +2,9 @@
 // lengths on both sides of a chunk.
 #include <ATen/ATen.h>
 
+#include <cmath>
+#include <limits>
+
 #include "gtest/gtest.h"
 #include "server/models/layers/causal_convolution.h"
 #include "server/models/layers/selective_scan.h"
@@ -84,6 +87,54 @@ TEST_F(MambaLayersTest, GatesThatUnderflowForgetEverything) {
   ASSERT_THAT(whole, IsOk());
   ASSERT_THAT(without_past, IsOk());
   EXPECT_TRUE(at::equal(whole->narrow(0, 70, 10), without_past->narrow(0, 70, 10)));
+}
+
+TEST_F(MambaLayersTest, ChannelsBesideWholeVectorsAreScannedLikeTheOthers) {
+  for (const int64_t channels : {1, 15, 16, 17, 48}) {
+    const ScanInputs scan = RandomScan(/*length=*/70, channels, /*states=*/16);
+
+    const auto y = RunSelectiveScan(scan, pass_);
+
+    ASSERT_THAT(y, IsOk());
+    for (const int64_t channel : {int64_t{0}, channels - 1}) {
+      const auto one = [&](const at::Tensor& x) { return x.narrow(1, channel, 1); };
+      const auto alone = RunSelectiveScan({.x = one(scan.x),
+                                           .delta = one(scan.delta),
+                                           .A = scan.A.narrow(0, channel, 1),
+                                           .B = scan.B,
+                                           .C = scan.C},
+                                          pass_);
+      ASSERT_THAT(alone, IsOk());
+      EXPECT_TRUE(at::equal(one(*y), *alone)) << channel << " of " << channels;
+    }
+  }
+}
+
+TEST_F(MambaLayersTest, GatesAboveOneGrowUntilTheyOverflow) {
+  ScanInputs scan = RandomScan(/*length=*/3, /*channels=*/2, /*states=*/1);
+  scan.x.zero_();
+  scan.x.select(0, 0).fill_(1);
+  scan.delta.fill_(1);
+  scan.A = at::tensor({3.0F, 80.0F}).view({2, 1});
+  scan.B.fill_(1);
+  scan.C.fill_(1);
+
+  const auto y = RunSelectiveScan(scan, pass_);
+
+  ASSERT_THAT(y, IsOk());
+  EXPECT_TRUE(at::allclose(y->select(1, 0), at::tensor({0.0F, 3.0F, 6.0F}).exp(), 1e-5));
+  EXPECT_TRUE(std::isinf((*y)[2][1].item<double>()));
+}
+
+TEST_F(MambaLayersTest, ARateThatIsNotANumberIsNotHidden) {
+  ScanInputs scan = RandomScan(/*length=*/3, /*channels=*/2, /*states=*/3);
+  scan.A[1][2] = std::numeric_limits<float>::quiet_NaN();
+
+  const auto y = RunSelectiveScan(scan, pass_);
+
+  ASSERT_THAT(y, IsOk());
+  EXPECT_TRUE(at::isfinite(y->select(1, 0)).all().item<bool>());
+  EXPECT_TRUE(at::isnan(y->select(1, 1)).all().item<bool>());
 }
 
 TEST_F(MambaLayersTest, ACancelledScanStops) {
