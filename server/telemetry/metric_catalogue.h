@@ -21,7 +21,9 @@
           "model", "stage")                                                                        \
   GAUGE(requests_in_flight, "ess_requests_in_flight", "Calls begun and not finished",              \
         "model", "rpc")                                                                            \
-  GAUGE(queue_requests, "ess_queue_requests", "Profiles waiting", "model", "priority")             \
+  GAUGE(queue_requests, "ess_queue_requests", "Requests waiting", "model", "priority")             \
+  GAUGE(queue_tokens, "ess_queue_tokens", "Tokens of waiting requests", "model", "priority")       \
+  GAUGE(queue_limit_tokens, "ess_queue_limit_tokens", "Tokens that may wait", "model")             \
   HISTOGRAM(queue_wait, "ess_queue_wait_seconds", "Time from arrival to start", kSeconds, "model") \
   HISTOGRAM(request_duration, "ess_request_duration_seconds",                                      \
             "Arrival to last byte handed to gRPC, failures included", kSeconds, "model", "rpc")    \

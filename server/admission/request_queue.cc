@@ -1,0 +1,259 @@
+#include "server/admission/request_queue.h"
+
+#include <algorithm>
+#include <set>
+#include <string_view>
+#include <tuple>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "fmt/format.h"
+#include "server/admission/retry_after.h"
+#include "server/base/log.h"
+
+namespace ess::admission {
+namespace {
+
+constexpr int kMaxPaused = 16;
+constexpr int64_t kNormalStartsBeforeALow = 7;
+// Weight of the newest request in the time that a token takes.
+constexpr double kNewest = 0.2;
+constexpr absl::Duration kShortestRetry = absl::Milliseconds(50);
+constexpr absl::Duration kLongestRetry = absl::Minutes(1);
+constexpr absl::Duration kUnknownRetry = absl::Seconds(1);
+
+size_t Index(Weight weight) { return weight == Weight::kLarge ? 0 : 1; }
+
+double Cost(const QueuedRequest& request) {
+  return static_cast<double>(std::max<int64_t>(request.tokens, 1));
+}
+
+}  // namespace
+
+const char* PriorityName(Priority priority) {
+  return priority == Priority::kNormal ? "normal" : "low";
+}
+
+RequestQueue::RequestQueue(const Options& options, telemetry::Metrics& metrics)
+    : options_(options), metrics_(metrics) {
+  ESS_CHECK(options.large_slots >= 1 && options.small_slots >= 1);
+  for (int i = 0; i < options.large_slots + options.small_slots + kMaxPaused; ++i) {
+    threads_.emplace_back([this] { RunThread(); });
+  }
+}
+
+RequestQueue::~RequestQueue() {
+  {
+    absl::MutexLock lock(&mutex_);
+    draining_ = true;
+    stopping_ = true;
+  }
+  for (std::thread& thread : threads_) thread.join();
+}
+
+absl::StatusOr<RequestQueue::Id> RequestQueue::Enter(QueuedRequest request, Displaced displaced) {
+  if (request.tokens > options_.max_tokens) {
+    return absl::InvalidArgumentError(
+        fmt::format("prompts: {} tokens in one request; the limit is {} (max_queued_tokens)",
+                    request.tokens, options_.max_tokens));
+  }
+  Entry loser;
+  absl::Status lost;
+  absl::StatusOr<Id> id;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto refuse = [&](absl::Status status, const char* reason) {
+      metrics_.requests_shed.Increment({request.model, reason});
+      return status;
+    };
+    if (draining_) return refuse(absl::UnavailableError("the server is shutting down"), "drain");
+    const Load load = loads_[request.model];
+    if (load.tokens + request.tokens > options_.max_tokens) {
+      return refuse(
+          WithRetryAfter(absl::ResourceExhaustedError(fmt::format(
+                             "{} tokens are asked for and {} wait for model '{}'; the limit is {} "
+                             "(max_queued_tokens); try again later",
+                             request.tokens, load.tokens, request.model, options_.max_tokens)),
+                         TimeToClear(load)),
+          "queue_tokens");
+    }
+    if (load.requests >= options_.max_requests) {
+      const auto full = [&](const std::string& who) {
+        return WithRetryAfter(absl::ResourceExhaustedError(fmt::format(
+                                  "{} requests wait for model '{}'{}; the limit is {} "
+                                  "(max_queued_profiles); try again later",
+                                  load.requests, request.model, who, options_.max_requests)),
+                              TimeToClear(load));
+      };
+      const auto displaceable = Displaceable(request);
+      if (displaceable == entries_.end()) return refuse(full(""), "queue_requests");
+      loser = Take(displaceable);
+      lost = refuse(full(", most of them this caller's"), "caller_limit");
+    }
+    id = next_id_++;
+    ForgetIdleCallers();
+    double& served = served_[request.caller];
+    served = std::max(served, clock_);
+    Count(request, +1);
+    entries_.push_back(
+        {.id = *id, .request = std::move(request), .displaced = std::move(displaced)});
+  }
+  if (!lost.ok()) loser.displaced(lost);
+  return id;
+}
+
+void RequestQueue::Start(Id id, Weight weight, Work work) {
+  absl::MutexLock lock(&mutex_);
+  const auto entry = Find(id);
+  if (entry == entries_.end()) return;
+  entry->weight = weight;
+  entry->work = std::move(work);
+}
+
+bool RequestQueue::Leave(Id id) {
+  Entry left;  // What it holds goes after the lock.
+  absl::MutexLock lock(&mutex_);
+  const auto entry = Find(id);
+  if (entry == entries_.end()) return false;
+  left = Take(entry);
+  return true;
+}
+
+bool RequestQueue::Drain(absl::Duration limit) {
+  absl::MutexLock lock(&mutex_);
+  draining_ = true;
+  auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return entries_.empty() && running_[0] + running_[1] + paused_ == 0;
+  };
+  return mutex_.AwaitWithTimeout(absl::Condition(&idle), limit);
+}
+
+bool RequestQueue::Slot::Pause() {
+  absl::MutexLock lock(&queue_.mutex_);
+  if (queue_.paused_ == kMaxPaused) return false;
+  ++queue_.paused_;
+  --queue_.running_[Index(weight_)];
+  return true;
+}
+
+void RequestQueue::Slot::Resume() {
+  absl::MutexLock lock(&queue_.mutex_);
+  const size_t index = Index(weight_);
+  const int slots =
+      weight_ == Weight::kLarge ? queue_.options_.large_slots : queue_.options_.small_slots;
+  const auto free = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.mutex_) {
+    return queue_.running_[index] < slots;
+  };
+  ++queue_.resuming_[index];
+  queue_.mutex_.Await(absl::Condition(&free));
+  --queue_.resuming_[index];
+  ++queue_.running_[index];
+  --queue_.paused_;
+}
+
+void RequestQueue::RunThread() {
+  while (true) {
+    Entry entry;
+    {
+      absl::MutexLock lock(&mutex_);
+      mutex_.Await(absl::Condition(this, &RequestQueue::HasWorkOrStops));
+      const auto next = Next();
+      if (next == entries_.end()) return;
+      Serve(next->request);
+      entry = Take(next);
+      ++running_[Index(entry.weight)];
+    }
+    const absl::Time start = absl::Now();
+    Slot slot(*this, entry.weight);
+    entry.work(slot);
+    entry.work = nullptr;  // What it holds goes before the queue counts as idle.
+    const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
+    absl::MutexLock lock(&mutex_);
+    --running_[Index(entry.weight)];
+    const double now = seconds / Cost(entry.request);
+    seconds_per_token_ += (seconds_per_token_ == 0 ? 1 : kNewest) * (now - seconds_per_token_);
+  }
+}
+
+bool RequestQueue::HasWorkOrStops() { return stopping_ || Next() != entries_.end(); }
+
+void RequestQueue::Serve(const QueuedRequest& request) {
+  normal_in_a_row_ = request.priority == Priority::kNormal ? normal_in_a_row_ + 1 : 0;
+  std::set<std::string_view> callers;
+  for (const Entry& entry : entries_) callers.insert(entry.request.caller);
+  double& served = served_[request.caller];
+  clock_ = std::max(clock_, served) + Cost(request) / static_cast<double>(callers.size());
+  served += Cost(request);
+}
+
+void RequestQueue::ForgetIdleCallers() {
+  std::set<std::string_view> callers;
+  for (const Entry& entry : entries_) callers.insert(entry.request.caller);
+  std::erase_if(served_, [&](const auto& caller) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return caller.second <= clock_ && !callers.contains(caller.first);
+  });
+}
+
+RequestQueue::Entries::iterator RequestQueue::Find(Id id) {
+  return std::find_if(entries_.begin(), entries_.end(),
+                      [id](const Entry& entry) { return entry.id == id; });
+}
+
+bool RequestQueue::HasSlot(Weight weight) const {
+  const int slots = weight == Weight::kLarge ? options_.large_slots : options_.small_slots;
+  return running_[Index(weight)] + resuming_[Index(weight)] < slots;
+}
+
+RequestQueue::Entries::iterator RequestQueue::Next() {
+  const Priority first =
+      normal_in_a_row_ >= kNormalStartsBeforeALow ? Priority::kLow : Priority::kNormal;
+  auto best = entries_.end();
+  const auto rank = [&](const Entry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return std::tuple(entry.request.priority != first, served_.at(entry.request.caller));
+  };
+  for (auto entry = entries_.begin(); entry != entries_.end(); ++entry) {
+    if (!entry->work || !HasSlot(entry->weight)) continue;
+    if (best == entries_.end() || rank(*entry) < rank(*best)) best = entry;
+  }
+  return best;
+}
+
+RequestQueue::Entry RequestQueue::Take(Entries::iterator entry) {
+  Entry taken = std::move(*entry);
+  entries_.erase(entry);
+  Count(taken.request, -1);
+  return taken;
+}
+
+void RequestQueue::Count(const QueuedRequest& request, int64_t sign) {
+  Load& load = loads_[request.model];
+  load.requests += sign;
+  load.tokens += sign * request.tokens;
+  const std::array<std::string, 2> labels = {request.model, PriorityName(request.priority)};
+  metrics_.queue_requests.Add(labels, static_cast<double>(sign));
+  metrics_.queue_tokens.Add(labels, static_cast<double>(sign * request.tokens));
+  metrics_.queue_limit_tokens.Set({request.model}, static_cast<double>(options_.max_tokens));
+}
+
+RequestQueue::Entries::iterator RequestQueue::Displaceable(const QueuedRequest& request) {
+  std::map<std::string, int64_t> places;
+  for (const Entry& entry : entries_) {
+    if (entry.request.model == request.model) ++places[entry.request.caller];
+  }
+  const auto most =
+      std::max_element(places.begin(), places.end(),
+                       [](const auto& a, const auto& b) { return a.second < b.second; });
+  if (most == places.end() || most->second <= places[request.caller] + 1) return entries_.end();
+  const auto newest = std::find_if(entries_.rbegin(), entries_.rend(), [&](const Entry& entry) {
+    return entry.request.model == request.model && entry.request.caller == most->first;
+  });
+  return std::prev(newest.base());
+}
+
+absl::Duration RequestQueue::TimeToClear(const Load& load) const {
+  if (seconds_per_token_ == 0) return kUnknownRetry;
+  return std::clamp(absl::Seconds(seconds_per_token_ * static_cast<double>(load.tokens)),
+                    kShortestRetry, kLongestRetry);
+}
+
+}  // namespace ess::admission
