@@ -15,6 +15,7 @@ from ess_client._requests import (
     index_message,
     measure_message,
     options_from_message,
+    priority_value,
     ranges_from_message,
 )
 from ess_client._stream import Progress
@@ -68,6 +69,7 @@ def operator_requests(
     measures: Sequence[Measure],
     options: measures_pb2.MeasureOptions,
     positions: IndexSpec,
+    priority: str = "normal",
 ) -> Iterator[operators_pb2.ProfileOperatorsRequest]:
     """The messages of one call, none above PIECE_BYTES by more than a header.
 
@@ -91,6 +93,7 @@ def operator_requests(
         measures=[measure_message(measure) for measure in measures],
         options=options,
         positions=index_message(positions, "positions"),
+        priority=priority_value(priority),
     )
     return _messages(declaration, arguments)
 

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ess_client._proto.ess.v1 import measures_pb2, models_pb2, profiler_pb2
+from ess_client._proto.ess.v1 import measures_pb2, models_pb2, priority_pb2, profiler_pb2
 from ess_client.errors import InvalidArgument
 from ess_client.measures import Measure
 from ess_client.selection import IndexSpec, LayerSpec, Range, parse_indices, parse_layers
@@ -94,6 +94,7 @@ def profile_request(
     positions: IndexSpec,
     options: measures_pb2.MeasureOptions,
     add_special_tokens: bool | None,
+    priority: str = "normal",
 ) -> profiler_pb2.ProfileRequest:
     """Exactly one of prompts, token_ids and gaussian must be given."""
     given = [
@@ -112,6 +113,7 @@ def profile_request(
         heads=index_message(heads, "heads"),
         positions=index_message(positions, "positions"),
         add_special_tokens=add_special_tokens,
+        priority=priority_value(priority),
     )
     if gaussian is not None:
         request.gaussian.CopyFrom(_gaussian_message(gaussian))
@@ -128,6 +130,14 @@ def profile_request(
             "send fewer prompts in a call"
         )
     return request
+
+
+def priority_value(priority: str) -> priority_pb2.Priority:
+    """The message's enumeration value of "normal" or "low"."""
+    values = {"normal": priority_pb2.PRIORITY_NORMAL, "low": priority_pb2.PRIORITY_LOW}
+    if priority not in values:
+        raise InvalidArgument(f"priority is {priority!r}; it must be one of {', '.join(values)}")
+    return values[priority]
 
 
 def model_options(

@@ -32,11 +32,21 @@ class Client:
     Every call takes `timeout` in seconds. Where it is None the constructor's holds, and where that
     is None: 600 s for profiles, loading and unloading, 30 s for the rest. Out of time, the call
     raises DeadlineExceeded and the server stops the work. Proxies of the environment are not used.
+
+    client_id: whom the server takes turns with, where several share an address, such as the jobs of
+    a node. Default: the address.
     """
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        timeout: float | None = None,
+        *,
+        client_id: str | None = None,
+    ) -> None:
         self.address = address
         self._timeout = timeout
+        self._metadata = [("ess-client-id", client_id)] if client_id else None
         self._channel = grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)])
         self._stub: Any = profiler_pb2_grpc.EssProfilerStub(self._channel)  # type: ignore[no-untyped-call]
 
@@ -70,6 +80,7 @@ class Client:
         certify: bool = False,
         reduce: Literal["heads", "positions"] | None = None,
         add_special_tokens: bool | None = None,
+        priority: Literal["normal", "low"] = "normal",
         timeout: float | None = None,
         progress: Callable[[Progress], None] | None = None,
     ) -> Profile:
@@ -85,6 +96,7 @@ class Client:
           and profile.certain says which values are certain.
         reduce: the server sends means over "heads", weighted by their channels, or over "positions"
           from 1 on; the profile then lacks that dimension.
+        priority: "low" waits for the normal requests of all callers.
         progress: called with a Progress whenever an operator is complete for a prompt.
 
         Raises InvalidArgument, NotFound, FailedPrecondition, ResourceExhausted, DeadlineExceeded,
@@ -101,10 +113,13 @@ class Client:
             positions,
             _requests.options_message(horizon, certify, reduce),
             add_special_tokens,
+            priority,
         )
         assembler = ProfileAssembler(request, progress)
         with self._errors():
-            call = self._stub.Profile(request, timeout=self._seconds(timeout, WORK_SECONDS))
+            call = self._stub.Profile(
+                request, timeout=self._seconds(timeout, WORK_SECONDS), metadata=self._metadata
+            )
             try:
                 for response in call:
                     assembler.add(response)
@@ -158,6 +173,7 @@ class Client:
         horizon: int | None = None,
         certify: bool = False,
         reduce: Literal["heads", "positions"] | None = None,
+        priority: Literal["normal", "low"] = "normal",
         timeout: float | None = None,
         progress: Callable[[Progress], None] | None = None,
     ) -> OperatorsResult:
@@ -172,11 +188,12 @@ class Client:
             parse_measures(measures),
             _requests.options_message(horizon, certify, reduce),
             positions,
+            priority,
         )
         assembler = OperatorsAssembler(progress)
         with self._errors():
             call = self._stub.ProfileOperators(
-                messages, timeout=self._seconds(timeout, WORK_SECONDS)
+                messages, timeout=self._seconds(timeout, WORK_SECONDS), metadata=self._metadata
             )
             try:
                 for response in call:

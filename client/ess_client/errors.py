@@ -12,13 +12,17 @@ import grpc
 
 
 class EssError(Exception):
-    """A failed call. `code` is the gRPC status code, `message` the text that came with it."""
+    """A failed call. `code` is the gRPC status code, `message` the text that came with it.
+
+    retry_after: seconds after which the server expects to have room; None where it said nothing.
+    """
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.message = message
+        self.retry_after = retry_after
 
 
 class Cancelled(EssError):
@@ -56,7 +60,7 @@ class PermissionDenied(EssError):
 
 
 class ResourceExhausted(EssError):
-    """A queue, a quota or memory is full: back off, or send a smaller batch."""
+    """A queue, a quota or memory is full: wait for retry_after, or send a smaller batch."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
@@ -68,6 +72,8 @@ class FailedPrecondition(EssError):
 
 
 class Aborted(EssError):
+    """The caller did not read its answer for too long."""
+
     code = grpc.StatusCode.ABORTED
 
 
@@ -132,4 +138,12 @@ def error_from_rpc(error: grpc.RpcError, address: str) -> EssError:
     details = (error.details() if isinstance(error, grpc.Call) else str(error)) or code.name
     if code is grpc.StatusCode.UNAVAILABLE and "connect" in details.lower():
         details = f"no server answers at {address} ({details})"
-    return _BY_CODE.get(code, Unknown)(details)
+    return _BY_CODE.get(code, Unknown)(details, _retry_after(error))
+
+
+def _retry_after(error: grpc.RpcError) -> float | None:
+    metadata = error.trailing_metadata() if isinstance(error, grpc.Call) else None
+    for key, value in metadata or ():
+        if key == "ess-retry-after-ms" and str(value).isdigit():
+            return int(value) / 1000
+    return None

@@ -133,6 +133,7 @@ bool RequestQueue::Slot::Pause() {
   if (queue_.paused_ == kMaxPaused) return false;
   ++queue_.paused_;
   --queue_.running_[Index(weight_)];
+  paused_ = true;
   return true;
 }
 
@@ -149,6 +150,7 @@ void RequestQueue::Slot::Resume() {
   --queue_.resuming_[index];
   ++queue_.running_[index];
   --queue_.paused_;
+  paused_ = false;
 }
 
 void RequestQueue::RunThread() {
@@ -169,7 +171,7 @@ void RequestQueue::RunThread() {
     entry.work = nullptr;  // What it holds goes before the queue counts as idle.
     const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
     absl::MutexLock lock(&mutex_);
-    --running_[Index(entry.weight)];
+    --(slot.paused_ ? paused_ : running_[Index(entry.weight)]);
     const double now = seconds / Cost(entry.request);
     seconds_per_token_ += (seconds_per_token_ == 0 ? 1 : kNewest) * (now - seconds_per_token_);
   }

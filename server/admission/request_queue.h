@@ -59,7 +59,8 @@ class RequestQueue {
     // Gives the slot to others until Resume. False, and nothing changes, when as many as may are
     // paused already.
     bool Pause();
-    // Waits for a free slot; goes before requests that have not begun.
+    // After Pause: waits for a free slot, before requests that have not begun. Work that is about
+    // to end need not resume.
     void Resume();
 
    private:
@@ -67,6 +68,7 @@ class RequestQueue {
     Slot(RequestQueue& queue, Weight weight) : queue_(queue), weight_(weight) {}
     RequestQueue& queue_;
     const Weight weight_;
+    bool paused_ = false;
   };
   using Work = std::function<void(Slot& slot)>;
   using Displaced = std::function<void(const absl::Status& status)>;

@@ -12,6 +12,7 @@
 #include "absl/time/clock.h"
 #include "fmt/format.h"
 #include "server/admission/byte_budget.h"
+#include "server/admission/request_queue.h"
 #include "server/admission/work_queue.h"
 #include "server/app/version.h"
 #include "server/base/device.h"
@@ -84,31 +85,36 @@ struct Server::Parts {
       : device(std::move(device_name)),
         pool(config.threads()),
         engine(pool),
+        serial_pool(1),
+        serial_engine(serial_pool),
         catalogue(config.model_root(), std::move(models)),
         residency(catalogue, metrics,
                   {.device = device, .metrics_measure = config.metrics_measure(), .loader = {}}),
-        pipeline(residency, engine, metrics,
+        pipeline(residency, engine, serial_engine, metrics,
                  {.limits = {.max_prompt_tokens = config.max_prompt_tokens(),
                              .max_reference_work = config.max_reference_work(),
                              .max_result_bytes = config.max_result_bytes()},
                   .metrics_measure = metrics_measure,
                   .max_metrics_layers = config.max_metrics_layers()}),
-        profile_queue({.threads = config.max_running_profiles(),
-                       .max_queued = config.max_queued_profiles(),
-                       .limit_name = "max_queued_profiles"}),
+        request_queue({.large_slots = config.max_running_profiles(),
+                       .small_slots = config.threads(),
+                       .max_requests = config.max_queued_profiles(),
+                       .max_tokens = config.max_queued_tokens()},
+                      metrics),
         control_queue({.threads = kControlThreads,
                        .max_queued = kMaxQueuedControlCalls,
                        .limit_name = "model loads and unloads"}),
         upload_budget(config.max_uploaded_bytes(), "max_uploaded_bytes"),
         service(
             {.pipeline = pipeline,
-             .queue = profile_queue,
+             .queue = request_queue,
              .catalogue = catalogue,
              .metrics = metrics,
              .limits = {.max_prompts = config.max_prompts(), .default_measures = kDefaultMeasures},
+             .longest_stall = absl::Seconds(config.max_stall_seconds()),
              .server_version = kVersion},
             {.engine = engine,
-             .queue = profile_queue,
+             .queue = request_queue,
              .budget = upload_budget,
              .metrics = metrics,
              .limits = {.max_operator_bytes = config.max_operator_bytes(),
@@ -116,7 +122,8 @@ struct Server::Parts {
                         .max_operator_batch = config.max_operator_batch(),
                         .max_result_bytes = config.max_result_bytes(),
                         .max_reference_work = config.max_reference_work(),
-                        .default_measures = kDefaultMeasures}},
+                        .default_measures = kDefaultMeasures},
+             .longest_stall = absl::Seconds(config.max_stall_seconds())},
             residency, control_queue, MakeServerInfo(config, device, kDefaultMeasures)) {}
 
   const std::vector<Measure> kDefaultMeasures = {{.kind = Measure::Kind::kTolerance, .value = 1e-3},
@@ -126,10 +133,12 @@ struct Server::Parts {
   std::unique_ptr<telemetry::ExpositionServer> exposition;
   WorkerPool pool;
   EssEngine engine;
+  WorkerPool serial_pool;
+  EssEngine serial_engine;  // Of requests that are too small for more than one thread.
   residency::ModelCatalogue catalogue;
   residency::ModelResidency residency;
   ProfilePipeline pipeline;
-  admission::WorkQueue profile_queue;
+  admission::RequestQueue request_queue;
   admission::WorkQueue control_queue;
   admission::ByteBudget upload_budget;
   rpc::ProfilerService service;
@@ -193,7 +202,7 @@ bool Server::Drain(absl::Duration limit) {
   parts_->grpc_server->GetHealthCheckService()->SetServingStatus(false);
   const absl::Time deadline = absl::Now() + limit;
   const bool control = parts_->control_queue.Drain(limit);
-  return parts_->profile_queue.Drain(deadline - absl::Now()) && control;
+  return parts_->request_queue.Drain(deadline - absl::Now()) && control;
 }
 
 void Server::Shutdown() {

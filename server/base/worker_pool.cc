@@ -36,6 +36,11 @@ absl::Status WorkerPool::BeginLoop(int64_t count, const absl::FunctionRef<void(i
 
 absl::Status WorkerPool::ParallelFor(int64_t count, absl::FunctionRef<void(int64_t, int)> body,
                                      const CancellationToken& cancellation) {
+  if (workers_.empty()) {
+    ESS_RETURN_IF_ERROR(cancellation.Check());
+    for (int64_t index = 0; index < count; ++index) body(index, 0);
+    return absl::OkStatus();
+  }
   ESS_RETURN_IF_ERROR(BeginLoop(count, body, cancellation));
   RunIndices(0);
   absl::MutexLock lock(&mutex_);

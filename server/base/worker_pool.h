@@ -14,7 +14,8 @@
 
 namespace ess {
 
-// Thread-safe; loops of several callers run one after the other, in no promised order.
+// Thread-safe; loops of several callers run one after the other, in no promised order. A pool of
+// one thread has none of its own: each loop runs on its caller's thread, beside the others.
 class WorkerPool {
  public:
   // `threads` >= 1, the caller's thread included.

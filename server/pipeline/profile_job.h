@@ -44,6 +44,12 @@ struct ProfileJob {
   bool add_special_tokens = true;
 };
 
+// Tokens of all prompts, known before there is a tokenizer: a text counts one for every 3 bytes.
+int64_t ApproximateTokens(const ProfileJob& job);
+
+// Tokens that a prompt of the job has at most: a text has hardly more than it has bytes.
+int64_t MostTokens(const ProfileJob& job, const PromptInput& prompt);
+
 // One selected mixing operator.
 struct PlannedLayer {
   int64_t mixer = 0;           // Index into ModelDescription::mixers.

@@ -4,12 +4,16 @@
 
 #include "fmt/format.h"
 #include "server/base/status_macros.h"
+#include "server/models/prompt_work.h"
 #include "server/pipeline/ess_collector.h"
 #include "server/pipeline/utilization.h"
 #include "server/telemetry/process_metrics.h"
 
 namespace ess {
 namespace {
+
+// Of a small job, so that none of them keeps its thread for long.
+constexpr int64_t kMostSmallTokens = 1024;
 
 absl::StatusOr<std::vector<std::vector<int64_t>>> Tokenize(const ProfileJob& job,
                                                            const residency::ModelLease& lease) {
@@ -66,8 +70,21 @@ absl::StatusOr<PreparedProfile> ProfilePipeline::Prepare(const ProfileJob& job,
   return PreparedProfile{*std::move(lease), std::move(plan), std::move(model), std::move(texts)};
 }
 
-absl::Status ProfilePipeline::Run(const ProfileJob& job, const CancellationToken& cancellation,
-                                  ProfileReceiver& receiver, StageTimes& stages) const {
+bool ProfilePipeline::IsSmall(const ProfileJob& job) const {
+  const absl::StatusOr<residency::ModelStatus> model = residency_.Get(job.model);
+  if (!model.ok() || model->description == nullptr) return false;
+  int64_t tokens = 0;
+  for (const PromptInput& prompt : job.prompts) {
+    const int64_t length = MostTokens(job, prompt);
+    if (!models::RunsOnOneThread(*model->description, length)) return false;
+    tokens += length;
+  }
+  return tokens <= kMostSmallTokens;
+}
+
+absl::Status ProfilePipeline::Run(const ProfileJob& job, bool small,
+                                  const CancellationToken& cancellation, ProfileReceiver& receiver,
+                                  StageTimes& stages) const {
   ESS_ASSIGN_OR_RETURN(const PreparedProfile prepared, Prepare(job, cancellation, stages));
   const ProfilePlan& plan = prepared.plan;
   const models::ModelDescription& model = prepared.lease.model().description();
@@ -84,7 +101,8 @@ absl::Status ProfilePipeline::Run(const ProfileJob& job, const CancellationToken
 
   Utilization utilization(job, plan, model, options_.metrics_measure);
   StageTimes inside;  // "ess" and "send", which happen during the forward pass.
-  EssCollector collector(job, plan, model, engine_, cancellation, receiver, inside, utilization);
+  EssCollector collector(job, plan, model, small ? serial_engine_ : engine_, cancellation, receiver,
+                         inside, utilization);
   const models::SequenceModel& runner = prepared.lease.model();
   const absl::Status forward =
       job.gaussian

@@ -44,10 +44,15 @@ class ProfilePipeline {
     int max_metrics_layers = 256;
   };
 
-  // All outlive the pipeline.
+  // All outlive the pipeline. `serial_engine` has a pool of one thread.
   ProfilePipeline(residency::ModelResidency& residency, const EssEngine& engine,
-                  telemetry::Metrics& metrics, const Options& options)
-      : residency_(residency), engine_(engine), metrics_(metrics), options_(options) {}
+                  const EssEngine& serial_engine, telemetry::Metrics& metrics,
+                  const Options& options)
+      : residency_(residency),
+        engine_(engine),
+        serial_engine_(serial_engine),
+        metrics_(metrics),
+        options_(options) {}
 
   // Of the engine.
   int threads() const { return engine_.threads(); }
@@ -59,14 +64,19 @@ class ProfilePipeline {
                                           const CancellationToken& cancellation,
                                           StageTimes& stages) const;
 
-  // Prepares and runs one job on the calling thread.
+  // Whether a job keeps one thread busy, and no more: see models::RunsOnOneThread. False while the
+  // model is not in memory.
+  bool IsSmall(const ProfileJob& job) const;
+
+  // Prepares and runs one job on the calling thread; unless it is small, on the engine's, too.
   // Errors: those of Prepare, SequenceModel::Forward, EssEngine::Compute and the receiver.
-  absl::Status Run(const ProfileJob& job, const CancellationToken& cancellation,
+  absl::Status Run(const ProfileJob& job, bool small, const CancellationToken& cancellation,
                    ProfileReceiver& receiver, StageTimes& stages) const;
 
  private:
   residency::ModelResidency& residency_;
   const EssEngine& engine_;
+  const EssEngine& serial_engine_;
   telemetry::Metrics& metrics_;
   const Options options_;
 };

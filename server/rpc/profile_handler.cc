@@ -1,10 +1,12 @@
 #include "server/rpc/profile_handler.h"
 
+#include <memory>
 #include <utility>
 
 #include "fmt/format.h"
 #include "server/base/status_macros.h"
 #include "server/rpc/profile_messages.h"
+#include "server/rpc/proto_codec.h"
 #include "server/rpc/stream_call.h"
 
 namespace ess::rpc {
@@ -17,7 +19,7 @@ class ProfileCall : public ProfileStream, private ProfileReceiver {
  public:
   ProfileCall(const ProfileContext& context, grpc::CallbackServerContext* call,
               const v1::ProfileRequest& request)
-      : ProfileStream(context.metrics, context.queue, call, "Profile",
+      : ProfileStream({context.metrics, context.queue, context.longest_stall}, call, "Profile",
                       context.catalogue.Find(request.model()).ok() ? request.model() : "",
                       static_cast<int64_t>(request.ByteSizeLong())),
         context_(context) {}
@@ -25,14 +27,19 @@ class ProfileCall : public ProfileStream, private ProfileReceiver {
   void Begin(const v1::ProfileRequest& request) {
     absl::StatusOr<ProfileJob> job = DecodeProfileRequest(request, context_.limits);
     if (!job.ok()) return End(job.status());
+    const absl::StatusOr<admission::Priority> priority = DecodePriority(request.priority());
+    if (!priority.ok()) return End(priority.status());
     job_ = *std::move(job);
     job_.request_id = observer().request_id();
-    Enqueue();
+    if (Enqueue(*priority, ApproximateTokens(job_))) {
+      small_ = context_.pipeline.IsSmall(job_);
+      StartQueued(small_ ? admission::Weight::kSmall : admission::Weight::kLarge);
+    }
   }
 
  private:
   absl::Status Run() override {
-    return context_.pipeline.Run(job_, cancellation(), *this, stages());
+    return context_.pipeline.Run(job_, small_, cancellation(), *this, stages());
   }
 
   absl::Status OnPlan(const ProfilePlan& plan, const residency::ModelStatus& model,
@@ -61,6 +68,7 @@ class ProfileCall : public ProfileStream, private ProfileReceiver {
 
   const ProfileContext& context_;
   ProfileJob job_;
+  bool small_ = false;
   const ProfilePlan* plan_ = nullptr;  // The pipeline's, while it runs.
   const Writer writer_{this};
 };
@@ -70,9 +78,10 @@ class ProfileCall : public ProfileStream, private ProfileReceiver {
 grpc::ServerWriteReactor<v1::ProfileResponse>* StartProfile(const ProfileContext& context,
                                                             grpc::CallbackServerContext* call,
                                                             const v1::ProfileRequest* request) {
-  auto* profile = new ProfileCall(context, call, *request);  // Deletes itself in OnDone.
+  const auto profile = std::make_shared<ProfileCall>(context, call, *request);
+  profile->Own(profile);
   profile->Begin(*request);
-  return profile;
+  return profile.get();
 }
 
 }  // namespace ess::rpc

@@ -6,8 +6,9 @@
 
 #include <string>
 
+#include "absl/time/time.h"
 #include "ess/v1/profiler.pb.h"
-#include "server/admission/work_queue.h"
+#include "server/admission/request_queue.h"
 #include "server/pipeline/profile_pipeline.h"
 #include "server/rpc/proto_codec.h"
 #include "server/telemetry/metrics.h"
@@ -17,10 +18,11 @@ namespace ess::rpc {
 // What Profile calls need; everything outlives the calls.
 struct ProfileContext {
   const ProfilePipeline& pipeline;
-  admission::WorkQueue& queue;
+  admission::RequestQueue& queue;
   const residency::ModelCatalogue& catalogue;
   telemetry::Metrics& metrics;
   RequestLimits limits;
+  absl::Duration longest_stall;
   std::string server_version;
 };
 

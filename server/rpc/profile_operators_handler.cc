@@ -1,5 +1,6 @@
 #include "server/rpc/profile_operators_handler.h"
 
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -10,6 +11,7 @@
 #include "server/rpc/message_size.h"
 #include "server/rpc/operator_messages.h"
 #include "server/rpc/operator_upload.h"
+#include "server/rpc/proto_codec.h"
 #include "server/rpc/stream_call.h"
 
 namespace ess::rpc {
@@ -22,7 +24,8 @@ using OperatorsStream = StreamCall<OperatorsReactor, v1::ProfileOperatorsRespons
 class OperatorsCall : public OperatorsStream, private OperatorsReceiver {
  public:
   OperatorsCall(const OperatorsContext& context, grpc::CallbackServerContext* call)
-      : OperatorsStream(context.metrics, context.queue, call, "ProfileOperators",
+      : OperatorsStream({context.metrics, context.queue, context.longest_stall}, call,
+                        "ProfileOperators",
                         /*served_model=*/"", /*request_bytes=*/0),
         context_(context),
         call_(call) {}
@@ -49,7 +52,9 @@ class OperatorsCall : public OperatorsStream, private OperatorsReceiver {
     if (status.ok()) status = upload_->CheckComplete();
     if (!status.ok()) return End(status);
     stages().Add("receive", absl::Now() - arrival_);
-    Enqueue();
+    if (Enqueue(priority_, job_.shape.length)) {
+      StartQueued(admission::Weight::kLarge);
+    }
   }
 
   absl::Status Receive(const v1::ProfileOperatorsRequest& request) {
@@ -74,6 +79,7 @@ class OperatorsCall : public OperatorsStream, private OperatorsReceiver {
   absl::Status Declare(const v1::OperatorDeclaration& declaration) {
     if (upload_) return absl::InvalidArgumentError("declaration: there is one already");
     ESS_ASSIGN_OR_RETURN(job_, DecodeOperatorDeclaration(declaration, context_.limits));
+    ESS_ASSIGN_OR_RETURN(priority_, DecodePriority(declaration.priority()));
     job_.request_id = observer().request_id();
     observer().SetFacts(fmt::format("class={} operators={} positions={}", job_.class_name,
                                     job_.shape.head_count, job_.shape.length));
@@ -129,6 +135,7 @@ class OperatorsCall : public OperatorsStream, private OperatorsReceiver {
   const absl::Time arrival_ = absl::Now();
   v1::ProfileOperatorsRequest request_;  // Being read.
   OperatorsJob job_;
+  admission::Priority priority_ = admission::Priority::kNormal;
   admission::ByteBudget::Reservation reservation_;
   std::optional<OperatorUpload> upload_;
   const Writer writer_{this};
@@ -138,9 +145,10 @@ class OperatorsCall : public OperatorsStream, private OperatorsReceiver {
 
 OperatorsReactor* StartProfileOperators(const OperatorsContext& context,
                                         grpc::CallbackServerContext* call) {
-  auto* operators = new OperatorsCall(context, call);  // Deletes itself in OnDone.
+  const auto operators = std::make_shared<OperatorsCall>(context, call);
+  operators->Own(operators);
   operators->Begin();
-  return operators;
+  return operators.get();
 }
 
 }  // namespace ess::rpc

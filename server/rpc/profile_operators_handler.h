@@ -4,9 +4,10 @@
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/server_callback.h>
 
+#include "absl/time/time.h"
 #include "ess/v1/profiler.pb.h"
 #include "server/admission/byte_budget.h"
-#include "server/admission/work_queue.h"
+#include "server/admission/request_queue.h"
 #include "server/ess/ess_engine.h"
 #include "server/rpc/operator_declaration.h"
 #include "server/telemetry/metrics.h"
@@ -16,10 +17,11 @@ namespace ess::rpc {
 // What ProfileOperators calls need; everything outlives the calls.
 struct OperatorsContext {
   const EssEngine& engine;
-  admission::WorkQueue& queue;
+  admission::RequestQueue& queue;
   admission::ByteBudget& budget;  // Of the arguments of all calls.
   telemetry::Metrics& metrics;
   OperatorLimits limits;
+  absl::Duration longest_stall;
 };
 
 // Begins a call: reads the declaration and the data, checking each message as it comes, queues the

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ess/v1/profiler.grpc.pb.h"
+#include "server/admission/work_queue.h"
 #include "server/residency/model_residency.h"
 #include "server/rpc/profile_handler.h"
 #include "server/rpc/profile_operators_handler.h"

@@ -129,6 +129,19 @@ absl::StatusOr<ProfileJob> DecodeProfileRequest(const v1::ProfileRequest& reques
   return job;
 }
 
+absl::StatusOr<admission::Priority> DecodePriority(v1::Priority priority) {
+  switch (priority) {
+    case v1::PRIORITY_UNSPECIFIED:
+    case v1::PRIORITY_NORMAL:
+      return admission::Priority::kNormal;
+    case v1::PRIORITY_LOW:
+      return admission::Priority::kLow;
+    default:
+      return absl::InvalidArgumentError(
+          fmt::format("priority: {} is not a Priority", static_cast<int>(priority)));
+  }
+}
+
 absl::StatusOr<residency::ModelOptions> DecodeModelOptions(const v1::ModelOptions& options) {
   residency::ModelOptions decoded;
   if (options.has_random_init()) decoded.random_init_seed = options.random_init().seed();

@@ -3,7 +3,9 @@
 
 #include "absl/status/statusor.h"
 #include "ess/v1/models.pb.h"
+#include "ess/v1/priority.pb.h"
 #include "ess/v1/profiler.pb.h"
+#include "server/admission/request_queue.h"
 #include "server/pipeline/profile_job.h"
 #include "server/residency/model_residency.h"
 
@@ -21,6 +23,9 @@ absl::StatusOr<ProfileJob> DecodeProfileRequest(const v1::ProfileRequest& reques
 
 // Errors: kInvalidArgument  an unknown enumeration value.
 absl::StatusOr<residency::ModelOptions> DecodeModelOptions(const v1::ModelOptions& options);
+
+// Errors: kInvalidArgument  an unknown enumeration value.
+absl::StatusOr<admission::Priority> DecodePriority(v1::Priority priority);
 
 // `with_layers`: with one entry per mixing operator.
 void EncodeModel(const residency::ModelStatus& model, bool with_layers, v1::Model* message);

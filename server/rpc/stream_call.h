@@ -5,49 +5,68 @@
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/server_callback.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
-#include "server/admission/work_queue.h"
+#include "fmt/format.h"
+#include "server/admission/request_queue.h"
+#include "server/admission/retry_after.h"
 #include "server/base/cancellation.h"
 #include "server/base/torch_status.h"
 #include "server/pipeline/stage_times.h"
 #include "server/rpc/call_observer.h"
+#include "server/rpc/caller.h"
 #include "server/rpc/status_to_grpc.h"
 
 namespace ess::rpc {
 
 // Bytes of answers that wait for a slow reader; then the work waits.
 inline constexpr size_t kMaxPendingBytes = 2 << 20;
+// Work that waits for its reader this long lets others compute meanwhile.
+inline constexpr absl::Duration kShortWait = absl::Milliseconds(20);
 
 // Base of such a call. `Reactor` is a gRPC reactor that writes `Response`s.
 //
-// Life: constructed -> [reading] -> Enqueue -> [Run on a queue thread] -> OnDone, which deletes it.
-// End may take the place of Enqueue. gRPC calls OnWriteDone and OnCancel from its own threads
-// meanwhile. One write is in flight.
+// Life: constructed -> [reading] -> Enqueue -> [Run on a queue thread] -> OnDone. End may take the
+// place of Enqueue; a cancel, a deadline or a displacement that of Run. gRPC calls OnWriteDone and
+// OnCancel from its own threads meanwhile. One write is in flight. The call owns itself until
+// OnDone; who calls back later holds a share.
 template <typename Reactor, typename Response>
-class StreamCall : public Reactor {
+class StreamCall : public Reactor,
+                   public std::enable_shared_from_this<StreamCall<Reactor, Response>> {
  public:
+  // Before anything else.
+  void Own(std::shared_ptr<StreamCall> self) { self_ = std::move(self); }
+
   void OnWriteDone(bool ok) final;
   void OnCancel() final;
   void OnDone() final {
     observer_.Finish(status_, stages_);
-    delete this;
+    const std::shared_ptr<StreamCall> last = std::move(self_);
   }
 
  protected:
-  // `rpc`, `served_model`, `request_bytes`: see CallObserver. All outlive the call.
-  StreamCall(telemetry::Metrics& metrics, admission::WorkQueue& queue,
-             grpc::CallbackServerContext* call, const std::string& rpc,
+  struct Context {
+    telemetry::Metrics& metrics;
+    admission::RequestQueue& queue;
+    absl::Duration longest_stall;  // Of a reader; then the call is aborted.
+  };
+
+  // `rpc`, `served_model`, `request_bytes`: see CallObserver. All of `context` outlives the call.
+  StreamCall(const Context& context, grpc::CallbackServerContext* call, const std::string& rpc,
              const std::string& served_model, int64_t request_bytes)
-      : metrics_(metrics),
-        queue_(queue),
+      : context_(context),
+        call_(call),
         cancellation_(absl::FromChrono(call->deadline())),
-        observer_(metrics, rpc, served_model, request_bytes) {}
+        observer_(context.metrics, rpc, served_model, request_bytes) {}
 
   // The work. Its status is the call's; exceptions become one.
   virtual absl::Status Run() = 0;
@@ -55,8 +74,11 @@ class StreamCall : public Reactor {
   // Gives back what only Run needs, as early as possible: after Run, or instead of it.
   virtual void ReleaseInput() {}
 
-  // Puts Run on the queue, or ends the call when the queue does not take it.
-  void Enqueue();
+  // Takes a place in the queue, or ends the call. Whether it has one: StartQueued follows.
+  bool Enqueue(admission::Priority priority, int64_t tokens);
+
+  // Puts Run in line. Nothing happens when the call has ended meanwhile.
+  void StartQueued(admission::Weight weight);
 
   // Ends a call that is not enqueued. OnDone may follow at once.
   void End(const absl::Status& status) {
@@ -64,26 +86,37 @@ class StreamCall : public Reactor {
     Close(status);
   }
 
+  // Ends a call that waits in the queue. Nothing happens when it has ended or runs.
+  void EndQueued(const absl::Status& status);
+
   // Sends one message, after waiting for room. An error when nobody reads any more.
   absl::Status Send(Response message);
 
-  telemetry::Metrics& metrics() { return metrics_; }
+  telemetry::Metrics& metrics() { return context_.metrics; }
   const CancellationToken& cancellation() const { return cancellation_; }
   CallObserver& observer() { return observer_; }
   StageTimes& stages() { return stages_; }
 
  private:
-  void Work();
+  void Work(admission::RequestQueue::Slot& slot);
   void Close(const absl::Status& status);
+  void FinishOnce();
+  // Waits until `pending_` has room, or nobody reads any more, or time is up.
+  void AwaitRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool HasRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return broken_ || pending_bytes_ < kMaxPendingBytes;
+  }
   // Once per call, by whoever notices first: gRPC, or the work that looks at its deadline.
   void CountCancelled() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  telemetry::Metrics& metrics_;
-  admission::WorkQueue& queue_;
+  const Context context_;
+  grpc::CallbackServerContext* const call_;
+  std::shared_ptr<StreamCall> self_;
   CancellationToken cancellation_;
   CallObserver observer_;
   StageTimes stages_;
   absl::Time enqueued_;
+  admission::RequestQueue::Slot* slot_ = nullptr;  // While Run runs.
 
   absl::Mutex mutex_;
   std::deque<Response> pending_ ABSL_GUARDED_BY(mutex_);  // The first is being written.
@@ -91,54 +124,76 @@ class StreamCall : public Reactor {
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;  // Nobody reads any more.
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
-  bool queued_ ABSL_GUARDED_BY(mutex_) = false;  // Waits for Run, which may use the input.
+  std::optional<admission::RequestQueue::Id> place_ ABSL_GUARDED_BY(mutex_);
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   const char* stage_ ABSL_GUARDED_BY(mutex_) = "receiving";
   absl::Status status_;  // Constant once `ended_`.
 };
 
 template <typename Reactor, typename Response>
-void StreamCall<Reactor, Response>::Enqueue() {
+bool StreamCall<Reactor, Response>::Enqueue(admission::Priority priority, int64_t tokens) {
   enqueued_ = absl::Now();
+  const std::weak_ptr<StreamCall> weak = this->weak_from_this();
+  const absl::StatusOr<admission::RequestQueue::Id> place =
+      context_.queue.Enter({.model = observer_.model(),
+                            .caller = CallerOf(*call_),
+                            .priority = priority,
+                            .tokens = tokens},
+                           [weak](const absl::Status& status) {
+                             if (const std::shared_ptr<StreamCall> call = weak.lock())
+                               call->End(status);
+                           });
+  if (!place.ok()) {
+    End(place.status());
+    return false;
+  }
+  bool left = false;
   {
     absl::MutexLock lock(&mutex_);
-    queued_ = true;
+    place_ = *place;
     stage_ = "queued";
+    left = broken_;
   }
-  metrics_.queue_requests.Add({observer_.model(), "normal"}, 1);
-  const absl::Status queued = queue_.Submit([this] { Work(); });
-  if (queued.ok()) return;
-  metrics_.queue_requests.Add({observer_.model(), "normal"}, -1);
-  const bool full = queued.code() == absl::StatusCode::kResourceExhausted;
-  metrics_.requests_shed.Increment({observer_.model(), full ? "queue_requests" : "drain"});
-  bool held = false;
-  {
-    absl::MutexLock lock(&mutex_);
-    held = std::exchange(queued_, false);
-  }
-  if (held) ReleaseInput();
-  Close(queued);
+  if (left) EndQueued(absl::CancelledError("cancelled by the caller"));
+  return !left;
 }
 
 template <typename Reactor, typename Response>
-void StreamCall<Reactor, Response>::Work() {
-  metrics_.queue_requests.Add({observer_.model(), "normal"}, -1);
-  const absl::Duration waited = absl::Now() - enqueued_;
-  metrics_.queue_wait.Observe({observer_.model()}, absl::ToDoubleSeconds(waited));
-  stages_.Add("queue", waited);
-  bool held = false;
+void StreamCall<Reactor, Response>::StartQueued(admission::Weight weight) {
+  std::optional<admission::RequestQueue::Id> place;
   {
     absl::MutexLock lock(&mutex_);
-    held = std::exchange(queued_, false);
+    place = place_;
+  }
+  // The queue holds a share from here on: the call lives until Run has returned.
+  context_.queue.Start(
+      *place, weight,
+      [call = this->shared_from_this()](admission::RequestQueue::Slot& slot) { call->Work(slot); });
+}
+
+template <typename Reactor, typename Response>
+void StreamCall<Reactor, Response>::EndQueued(const absl::Status& status) {
+  std::optional<admission::RequestQueue::Id> place;
+  {
+    absl::MutexLock lock(&mutex_);
+    place = place_;
+  }
+  if (place && context_.queue.Leave(*place)) End(status);
+}
+
+template <typename Reactor, typename Response>
+void StreamCall<Reactor, Response>::Work(admission::RequestQueue::Slot& slot) {
+  const absl::Duration waited = absl::Now() - enqueued_;
+  metrics().queue_wait.Observe({observer_.model()}, absl::ToDoubleSeconds(waited));
+  stages_.Add("queue", waited);
+  {
+    absl::MutexLock lock(&mutex_);
     stage_ = "running";
   }
-  absl::Status status = absl::CancelledError("cancelled by the caller");
-  if (held) {
-    status = CatchTorch("profile", [this] { return Run(); });
-    ReleaseInput();
-  } else if (const absl::Status reason = cancellation_.Check(); !reason.ok()) {
-    status = reason;
-  }
+  slot_ = &slot;
+  absl::Status status = CatchTorch("profile", [this] { return Run(); });
+  slot_ = nullptr;
+  ReleaseInput();
   {
     absl::MutexLock lock(&mutex_);
     if (status.code() == absl::StatusCode::kDeadlineExceeded) CountCancelled();
@@ -156,7 +211,33 @@ void StreamCall<Reactor, Response>::Close(const absl::Status& status) {
     ended_ = true;
     finish = !writing_;
   }
-  if (finish) this->Finish(ToGrpcStatus(status));
+  if (finish) FinishOnce();
+}
+
+template <typename Reactor, typename Response>
+void StreamCall<Reactor, Response>::FinishOnce() {
+  if (const auto time = admission::RetryAfter(status_)) {
+    call_->AddTrailingMetadata(admission::kRetryAfterMetadata,
+                               std::to_string(absl::ToInt64Milliseconds(*time)));
+  }
+  this->Finish(ToGrpcStatus(status_));
+}
+
+template <typename Reactor, typename Response>
+void StreamCall<Reactor, Response>::AwaitRoom() {
+  const absl::Time start = absl::Now();
+  const absl::Condition room(this, &StreamCall::HasRoom);
+  const absl::Time deadline = std::min(cancellation_.deadline(), start + context_.longest_stall);
+  if (!mutex_.AwaitWithTimeout(room, std::min(kShortWait, deadline - start))) {
+    mutex_.Unlock();
+    const bool paused = slot_ != nullptr && slot_->Pause();
+    mutex_.Lock();
+    const bool goes_on = mutex_.AwaitWithDeadline(room, deadline) && !broken_;
+    mutex_.Unlock();
+    if (paused && goes_on) slot_->Resume();
+    mutex_.Lock();
+  }
+  observer_.CountStalled(absl::Now() - start);
 }
 
 template <typename Reactor, typename Response>
@@ -166,17 +247,16 @@ absl::Status StreamCall<Reactor, Response>::Send(Response message) {
   observer_.CountSent(static_cast<int64_t>(bytes));
   {
     absl::MutexLock lock(&mutex_);
-    auto room = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return broken_ || pending_bytes_ < kMaxPendingBytes;
-    };
-    if (!room()) {
-      const absl::Time start = absl::Now();
-      mutex_.AwaitWithDeadline(absl::Condition(&room), cancellation_.deadline());
-      observer_.CountStalled(absl::Now() - start);
-    }
-    if (broken_ || !room()) {
-      const absl::Status reason = cancellation_.Check();
-      return reason.ok() ? absl::CancelledError("the caller left") : reason;
+    if (!HasRoom()) AwaitRoom();
+    if (broken_ || !HasRoom()) {
+      if (const absl::Status reason = cancellation_.Check(); !reason.ok()) return reason;
+      if (broken_) return absl::CancelledError("the caller left");
+      // The message that is being written would keep the call open for as long as nobody reads.
+      cancelled_ = true;  // By us: not counted as the caller's.
+      call_->TryCancel();
+      return absl::AbortedError(
+          fmt::format("the caller has not read for {:.0f} s; the limit is max_stall_seconds",
+                      absl::ToDoubleSeconds(context_.longest_stall)));
     }
     pending_.push_back(std::move(message));
     pending_bytes_ += bytes;
@@ -211,26 +291,25 @@ void StreamCall<Reactor, Response>::OnWriteDone(bool ok) {
   }
   if (!ok) cancellation_.Cancel();
   if (next != nullptr) this->StartWrite(next);
-  if (finish) this->Finish(ToGrpcStatus(status_));
+  if (finish) FinishOnce();
 }
 
 template <typename Reactor, typename Response>
 void StreamCall<Reactor, Response>::OnCancel() {
+  const absl::Status deadline = cancellation_.Check();
   cancellation_.Cancel();
-  bool held = false;
   {
     absl::MutexLock lock(&mutex_);
     broken_ = true;
-    held = std::exchange(queued_, false);
     CountCancelled();
   }
-  if (held) ReleaseInput();
+  EndQueued(deadline.ok() ? absl::CancelledError("cancelled by the caller") : deadline);
 }
 
 template <typename Reactor, typename Response>
 void StreamCall<Reactor, Response>::CountCancelled() {
   if (std::exchange(cancelled_, true)) return;
-  metrics_.requests_cancelled.Increment({observer_.model(), stage_});
+  metrics().requests_cancelled.Increment({observer_.model(), stage_});
 }
 
 }  // namespace ess::rpc

@@ -18,6 +18,7 @@ from ess_client.cli.options import (
     Json,
     Measures,
     Positions,
+    Priority,
     Reduce,
     Server,
     Timeout,
@@ -112,6 +113,7 @@ def profile(
     no_special_tokens: Annotated[
         bool, typer.Option("--no-special-tokens", help="Add no BOS or the like to texts.")
     ] = False,
+    priority: Priority = "normal",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what it would cost, and run nothing.")
     ] = False,
@@ -143,7 +145,7 @@ def profile(
                 typer.echo(estimate)
             return
         with progress_display(as_json, "operators x prompts", "forward pass") as progress:
-            result = client.profile(model, progress=progress, **arguments)
+            result = client.profile(model, progress=progress, priority=priority, **arguments)
     if output is not None:
         result.save(output)
     if as_json:

@@ -20,6 +20,7 @@ from ess_client.cli.options import (
     Json,
     Measures,
     Positions,
+    Priority,
     Reduce,
     Server,
     Timeout,
@@ -43,6 +44,7 @@ def operators(
     horizon: Horizon = None,
     certify: Certify = False,
     reduce: Reduce = None,
+    priority: Priority = "normal",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="OUT.npz", help="Save here.")
     ] = None,
@@ -65,6 +67,7 @@ def operators(
             horizon=horizon,
             certify=certify,
             reduce=reduce,
+            priority=priority,
             progress=progress,
         )
     if output is not None:

@@ -44,5 +44,8 @@ Reduce = Annotated[
         help="The server sends means over heads or positions only.",
     ),
 ]
+Priority = Annotated[
+    Literal["normal", "low"], typer.Option(help="low waits for the normal requests of all callers.")
+]
 
 DEFAULT_SERVER = DEFAULT_ADDRESS

@@ -100,5 +100,22 @@ TEST(WorkerPoolTest, RunsTheLoopsOfSeveralCallers) {
   EXPECT_EQ(calls.load(), 3 * 200 * 5);
 }
 
+TEST(WorkerPoolTest, LoopsOfAPoolOfOneThreadRunBesideEachOther) {
+  WorkerPool pool(1);
+  absl::Notification here[2];
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < 2; ++caller) {
+    callers.emplace_back([&, caller] {
+      // Each waits for the other: one after the other they would never end.
+      const auto body = [&](int64_t, int) {
+        here[caller].Notify();
+        here[1 - caller].WaitForNotification();
+      };
+      EXPECT_THAT(pool.ParallelFor(1, body, CancellationToken()), IsOk());
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+}
+
 }  // namespace
 }  // namespace ess
