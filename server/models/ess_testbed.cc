@@ -214,7 +214,7 @@ absl::StatusOr<InitialWeights> TestbedInitialWeights(const ConfigReader& config)
   ESS_ASSIGN_OR_RETURN(const double shortest, config.Number("time_step_min", 1e-3, 1e-12, 1e6));
   ESS_ASSIGN_OR_RETURN(const double longest, config.Number("time_step_max", 1e-1, 1e-12, 1e6));
   if (longest < shortest) {
-    return ConfigContradiction(
+    return config.Contradiction(
         fmt::format("time_step_max is {}, below time_step_min = {}", longest, shortest));
   }
   std::vector<InitialRule> rules = {

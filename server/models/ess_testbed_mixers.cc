@@ -196,8 +196,8 @@ absl::Status ReadKinds(const ConfigReader& config, TestbedMixerConfig& mixers) {
     const auto kind = static_cast<TestbedMixerKind>(place - names.begin());
     const bool rotates = kind == TestbedMixerKind::kSA || kind == TestbedMixerKind::kLA;
     if (rotates && mixers.StatesOf(kind) % 2 != 0) {
-      return ConfigContradiction(fmt::format("a query of {} has {} dimensions, and pairs rotate",
-                                             name, mixers.StatesOf(kind)));
+      return config.Contradiction(fmt::format("a query of {} has {} dimensions, and pairs rotate",
+                                              name, mixers.StatesOf(kind)));
     }
     mixers.kinds.push_back(kind);
   }
@@ -236,11 +236,8 @@ absl::StatusOr<TestbedMixerConfig> ReadTestbedMixers(const ConfigReader& config)
   TestbedMixerConfig mixers;
   ESS_ASSIGN_OR_RETURN(mixers.hidden_size, config.Size("hidden_size", 128));
   ESS_ASSIGN_OR_RETURN(mixers.head_count, config.Size("num_attention_heads", 8));
-  if (mixers.hidden_size % mixers.head_count != 0) {
-    return ConfigContradiction(
-        fmt::format("hidden_size is {}, not a multiple of num_attention_heads = {}",
-                    mixers.hidden_size, mixers.head_count));
-  }
+  ESS_RETURN_IF_ERROR(config.CheckMultiple("hidden_size", mixers.hidden_size, "num_attention_heads",
+                                           mixers.head_count));
   mixers.head_dim = mixers.hidden_size / mixers.head_count;
   if (config.Has("state_size")) {
     ESS_ASSIGN_OR_RETURN(mixers.state_size, config.Size("state_size", std::nullopt));

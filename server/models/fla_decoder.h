@@ -68,10 +68,11 @@ absl::StatusOr<ActivationInPlace> ReadFlaActivation(const ConfigReader& config,
 int64_t RoundUp(double width, int64_t multiple);
 
 // kFailedPrecondition, naming `product`, where `width` is above kMaxConfigSize.
-absl::Status CheckWidth(int64_t width, const std::string& product);
+absl::Status CheckWidth(const ConfigReader& config, int64_t width, std::string_view product);
 
 // `count` times `ratio`, a whole number. Errors: kDataLoss, naming `product`, where it is none.
-absl::StatusOr<int64_t> WholeProduct(int64_t count, double ratio, const std::string& product);
+absl::StatusOr<int64_t> WholeProduct(const ConfigReader& config, int64_t count, double ratio,
+                                     std::string_view product);
 
 // Takes the mixer of a layer, whose tensors start with this prefix ("layers.3.attn.").
 using TakeFlaMixer = absl::FunctionRef<absl::StatusOr<std::unique_ptr<SequenceMixer>>(

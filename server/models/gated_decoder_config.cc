@@ -18,17 +18,12 @@ absl::Status ReadHeads(const ConfigReader& config, const GatedDecoderDefaults& d
   const int64_t shared =
       defaults.key_value_head_count > 0 ? defaults.key_value_head_count : decoder.head_count;
   ESS_ASSIGN_OR_RETURN(decoder.key_value_head_count, config.Size("num_key_value_heads", shared));
-  const bool divides = decoder.hidden_size % decoder.head_count == 0;
-  if (!config.Has("head_dim") && defaults.head_dim == 0 && !divides) {
-    return ConfigContradiction(
-        fmt::format("hidden_size is {}, not a multiple of num_attention_heads = {}",
-                    decoder.hidden_size, decoder.head_count));
+  if (!config.Has("head_dim") && defaults.head_dim == 0) {
+    ESS_RETURN_IF_ERROR(config.CheckMultiple("hidden_size", decoder.hidden_size,
+                                             "num_attention_heads", decoder.head_count));
   }
-  if (decoder.head_count % decoder.key_value_head_count != 0) {
-    return ConfigContradiction(
-        fmt::format("num_attention_heads is {}, not a multiple of num_key_value_heads = {}",
-                    decoder.head_count, decoder.key_value_head_count));
-  }
+  ESS_RETURN_IF_ERROR(config.CheckMultiple("num_attention_heads", decoder.head_count,
+                                           "num_key_value_heads", decoder.key_value_head_count));
   const int64_t head_dim = defaults.head_dim > 0
                                ? defaults.head_dim
                                : std::max<int64_t>(decoder.hidden_size / decoder.head_count, 1);

@@ -38,11 +38,10 @@ absl::Status ReadHeads(const ConfigReader& config, GatedDeltanetConfig& delta) {
   ESS_ASSIGN_OR_RETURN(delta.key_dim, config.Size("head_dim", 256));
   ESS_ASSIGN_OR_RETURN(const double expand,
                        config.Number("expand_v", 2, 1 / kMaxExpansion, kMaxExpansion));
-  ESS_ASSIGN_OR_RETURN(delta.value_dim, WholeProduct(delta.key_dim, expand, "head_dim * expand_v"));
-  if (delta.value_head_count % delta.key_head_count != 0) {
-    return ConfigContradiction(fmt::format("num_v_heads is {}, not a multiple of num_heads = {}",
-                                           delta.value_head_count, delta.key_head_count));
-  }
+  ESS_ASSIGN_OR_RETURN(delta.value_dim,
+                       WholeProduct(config, delta.key_dim, expand, "head_dim * expand_v"));
+  ESS_RETURN_IF_ERROR(config.CheckMultiple("num_v_heads", delta.value_head_count, "num_heads",
+                                           delta.key_head_count));
   if (std::max(delta.key_dim, delta.value_dim) > kMaxConfigSize / delta.value_head_count) {
     return config.Unsupported("head_dim",
                               fmt::format("heads times their width up to {}", kMaxConfigSize));

@@ -61,7 +61,7 @@ absl::Status ReadExperts(const ConfigReader& config, GatedDecoderConfig& decoder
   experts.gate = experts.up = experts.down = "";
   experts.stacked_gate_up = "input_linear.weight";
   experts.stacked_down = "output_linear.weight";
-  ESS_RETURN_IF_ERROR(CheckExperts(experts));
+  ESS_RETURN_IF_ERROR(CheckExperts(config, experts));
   decoder.experts = std::move(experts);
   return absl::OkStatus();
 }

@@ -49,7 +49,8 @@ absl::StatusOr<GsaConfig> ReadGsa(const ConfigReader& config) {
   ESS_ASSIGN_OR_RETURN(
       gsa.slot_count,
       config.Size("num_slots", config.IsNull("num_slots") ? gsa.heads.key_dim : 64));
-  ESS_RETURN_IF_ERROR(CheckWidth(gsa.heads.count * gsa.slot_count, "num_heads * num_slots"));
+  ESS_RETURN_IF_ERROR(
+      CheckWidth(config, gsa.heads.count * gsa.slot_count, "num_heads * num_slots"));
   ESS_ASSIGN_OR_RETURN(gsa.convolution_taps, ReadShortConvolution(config, false));
   ESS_ASSIGN_OR_RETURN(gsa.gate_logit_normalizer, config.Size("gate_logit_normalizer", 8));
   ESS_ASSIGN_OR_RETURN(gsa.feature_map,

@@ -123,7 +123,7 @@ absl::StatusOr<LayerNormDecoderConfig> ReadLayerNormDecoder(
   ESS_ASSIGN_OR_RETURN(decoder.layer_count,
                        config.Size("num_hidden_layers", defaults.layer_count, kMaxLayers));
   ESS_ASSIGN_OR_RETURN(decoder.head_count, config.Size("num_attention_heads", defaults.head_count));
-  ESS_ASSIGN_OR_RETURN(decoder.head_dim, SharedHeadDim(decoder));
+  ESS_ASSIGN_OR_RETURN(decoder.head_dim, SharedHeadDim(config, decoder));
   ESS_ASSIGN_OR_RETURN(decoder.max_positions,
                        config.Size("max_position_embeddings", defaults.max_positions));
   ESS_ASSIGN_OR_RETURN(
@@ -139,11 +139,12 @@ std::vector<double> UsualAttentionScales(int64_t layer_count, int64_t head_dim) 
                              1 / std::sqrt(static_cast<double>(head_dim)));
 }
 
-absl::StatusOr<int64_t> SharedHeadDim(const LayerNormDecoderConfig& config,
+absl::StatusOr<int64_t> SharedHeadDim(const ConfigReader& config,
+                                      const LayerNormDecoderConfig& decoder,
                                       std::string_view hidden_key, std::string_view heads_key) {
-  if (config.hidden_size % config.head_count == 0) return config.hidden_size / config.head_count;
-  return ConfigContradiction(fmt::format("{} is {}, not a multiple of {} = {}", hidden_key,
-                                         config.hidden_size, heads_key, config.head_count));
+  ESS_RETURN_IF_ERROR(
+      config.CheckMultiple(hidden_key, decoder.hidden_size, heads_key, decoder.head_count));
+  return decoder.hidden_size / decoder.head_count;
 }
 
 void SplitGroupedRows(const Linear& fused, int64_t group_count, int64_t head_dim,

@@ -33,7 +33,7 @@ absl::StatusOr<RetnetConfig> ReadRetnet(const ConfigReader& config) {
   ESS_ASSIGN_OR_RETURN(retnet.heads, ReadFlaHeads(config, retnet.sizes.hidden_size,
                                                   {.count = 8, .expand_k = 1, .expand_v = 2}));
   if (retnet.heads.key_dim % 2 != 0) {
-    return ConfigContradiction(
+    return config.Contradiction(
         fmt::format("heads have keys of {} dimensions (hidden_size * expand_k / num_heads), which "
                     "rotate in pairs",
                     retnet.heads.key_dim));

@@ -60,14 +60,12 @@ absl::Status ReadHeads(const ConfigReader& config, Rwkv7Config& rwkv) {
   // `head_dim` wins over `num_heads`, as in the public layer.
   if (config.IsNull("head_dim")) {
     ESS_ASSIGN_OR_RETURN(rwkv.head_count, config.Size("num_heads", std::nullopt));
+    ESS_RETURN_IF_ERROR(config.CheckMultiple("hidden_size", width, "num_heads", rwkv.head_count));
     rwkv.head_dim = width / rwkv.head_count;
   } else {
     ESS_ASSIGN_OR_RETURN(rwkv.head_dim, config.Size("head_dim", 64));
+    ESS_RETURN_IF_ERROR(config.CheckMultiple("hidden_size", width, "head_dim", rwkv.head_dim));
     rwkv.head_count = width / rwkv.head_dim;
-  }
-  if (rwkv.head_count * rwkv.head_dim != width) {
-    return ConfigContradiction(
-        fmt::format("hidden_size is {}, not a multiple of head_dim = {}", width, rwkv.head_dim));
   }
   // The public class cannot make other widths of values.
   ESS_ASSIGN_OR_RETURN(const int64_t value_width,

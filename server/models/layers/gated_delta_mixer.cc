@@ -136,11 +136,8 @@ absl::Status ReadGatedDelta(const ConfigReader& config, GatedDeltaConfig& delta)
   ESS_ASSIGN_OR_RETURN(delta.key_dim, config.Size("linear_key_head_dim", 128));
   ESS_ASSIGN_OR_RETURN(delta.value_dim, config.Size("linear_value_head_dim", 128));
   ESS_ASSIGN_OR_RETURN(delta.convolution_taps, config.Size("linear_conv_kernel_dim", 4));
-  if (delta.head_count % delta.key_head_count != 0) {
-    return ConfigContradiction(
-        fmt::format("linear_num_value_heads is {}, not a multiple of linear_num_key_heads = {}",
-                    delta.head_count, delta.key_head_count));
-  }
+  ESS_RETURN_IF_ERROR(config.CheckMultiple("linear_num_value_heads", delta.head_count,
+                                           "linear_num_key_heads", delta.key_head_count));
   const auto check = [&](std::string_view dim, int64_t width,
                          std::string_view heads) -> absl::Status {
     if (width <= kMaxConfigSize) return absl::OkStatus();

@@ -161,18 +161,14 @@ class HeadScanMixer final : public SequenceMixer {
 absl::Status CheckHeadScan(const ConfigReader& config, const HeadScanConfig& scan, int64_t width,
                            std::string_view width_name, const HeadScanKeys& keys) {
   if (scan.width() != width) {
-    return ConfigContradiction(fmt::format("{} * {} is {}, not {} = {}", keys.head_count,
-                                           keys.head_dim, scan.width(), width_name, width));
+    return config.Contradiction(
+        fmt::format("{} * {} is {}, not {} = {}", config.Name(keys.head_count),
+                    config.Name(keys.head_dim), scan.width(), width_name, width));
   }
-  if (scan.head_count % scan.group_count != 0) {
-    return ConfigContradiction(fmt::format("{} is {}, not a multiple of {} = {}", keys.head_count,
-                                           scan.head_count, keys.group_count, scan.group_count));
-  }
-  if (scan.state_size > kMaxConfigSize / scan.group_count) {
-    return config.Unsupported(keys.state_size, fmt::format("{} * {} up to {}", keys.group_count,
-                                                           keys.state_size, kMaxConfigSize));
-  }
-  return absl::OkStatus();
+  ESS_RETURN_IF_ERROR(
+      config.CheckMultiple(keys.head_count, scan.head_count, keys.group_count, scan.group_count));
+  return config.SizeTimes(keys.state_size, scan.state_size, keys.group_count, scan.group_count)
+      .status();
 }
 
 absl::Status ReadPrefixedHeadScan(const ConfigReader& config, std::string_view width_key,
@@ -181,12 +177,8 @@ absl::Status ReadPrefixedHeadScan(const ConfigReader& config, std::string_view w
                                   .head_dim = "mamba_d_head",
                                   .group_count = "mamba_n_groups",
                                   .state_size = "mamba_d_state"};
-  ESS_ASSIGN_OR_RETURN(const int64_t expand, config.Size("mamba_expand", 2));
-  if (expand > kMaxConfigSize / scan.hidden_size) {
-    return config.Unsupported("mamba_expand",
-                              fmt::format("mamba_expand * hidden_size up to {}", kMaxConfigSize));
-  }
-  int64_t width = expand * scan.hidden_size;
+  ESS_ASSIGN_OR_RETURN(int64_t width,
+                       config.SizeTimes("mamba_expand", 2, "hidden_size", scan.hidden_size));
   const bool expands = width_key.empty() || config.IsNull(width_key);
   if (!expands) {
     ESS_ASSIGN_OR_RETURN(width, config.Size(width_key, default_width));
