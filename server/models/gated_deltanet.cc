@@ -63,12 +63,12 @@ absl::StatusOr<GatedDeltanetConfig> ReadGatedDeltanet(const ConfigReader& config
   return delta;
 }
 
-class GatedDeltaMixer final : public SequenceMixer {
+class GatedDeltanetMixer final : public SequenceMixer {
  public:
   static absl::StatusOr<std::unique_ptr<SequenceMixer>> Take(TensorSource& tensors,
                                                              const GatedDeltanetConfig& config,
                                                              const std::string& prefix) {
-    auto mixer = std::make_unique<GatedDeltaMixer>();
+    auto mixer = std::make_unique<GatedDeltanetMixer>();
     mixer->config_ = config;
     const int64_t width = config.sizes.hidden_size;
     const int64_t heads = config.value_head_count;
@@ -134,7 +134,7 @@ absl::StatusOr<std::unique_ptr<SequenceModel>> CreateGatedDeltanet(const ConfigR
   ESS_ASSIGN_OR_RETURN(const GatedDeltanetConfig delta, ReadGatedDeltanet(config));
   return MakeFlaDecoder("gated_deltanet", config, delta.sizes, tensors, device,
                         [&](const std::string& prefix, int64_t) {
-                          return GatedDeltaMixer::Take(tensors, delta, prefix);
+                          return GatedDeltanetMixer::Take(tensors, delta, prefix);
                         });
 }
 
