@@ -116,7 +116,7 @@ class DeltaMixer final : public SequenceMixer {
   at::Tensor Beta(const at::Tensor& x) const {
     const double most = config_.negative_eigenvalues ? 2 : 1;
     if (!beta_.has_value()) return at::full({x.size(0), 1, 1}, most, x.options().dtype(at::kFloat));
-    return (*beta_)(x).to(at::kFloat).sigmoid_().mul_(most).unsqueeze(2);
+    return (*beta_)(x.to(at::kFloat)).sigmoid_().mul_(most).unsqueeze(2);
   }
 
   DeltaNetConfig config_;

@@ -107,13 +107,14 @@ class GatedDeltanetMixer final : public SequenceMixer {
                                  ForwardPass& pass) const override {
     const double scale = 1 / std::sqrt(static_cast<double>(config_.key_dim));
     const double most = config_.negative_eigenvalues ? 2 : 1;
-    const at::Tensor delta = at::softplus(alpha_(x).to(at::kFloat).add_(time_step_bias_));
+    const at::Tensor wide = x.to(at::kFloat);  // Of the gates.
+    const at::Tensor delta = at::softplus(alpha_(wide).add_(time_step_bias_));
     const DeltaScanInputs scan = {
         .head_count = config_.value_head_count,
         .queries = UnitLength(query_.Features(x, config_.key_dim)).mul(scale),
         .keys = UnitLength(key_.Features(x, config_.key_dim)),
         .values = value_.Heads(x, config_.value_dim),
-        .beta = beta_(x).to(at::kFloat).sigmoid_().mul_(most).unsqueeze(2),
+        .beta = beta_(wide).sigmoid_().mul_(most).unsqueeze(2),
         .log_alpha = delta.mul(A_).unsqueeze(2)};
     ESS_ASSIGN_OR_RETURN(const at::Tensor y, DeltaScan(scan, mixer, pass));
     return y.defined() ? output_(y, x) : y;

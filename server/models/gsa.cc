@@ -145,7 +145,7 @@ class GsaMixer final : public SequenceMixer {
                                  ForwardPass& pass) const override {
     const FlaHeads& heads = config_.heads;
     const at::Tensor log_gates =
-        at::log_sigmoid(forget_(x).to(at::kFloat).view({x.size(0), -1, config_.slot_count}))
+        at::log_sigmoid(forget_(x.to(at::kFloat)).view({x.size(0), -1, config_.slot_count}))
             .div_(static_cast<double>(config_.gate_logit_normalizer));
     const at::Tensor slots = log_gates.expm1().neg_();  // 1 - a
     ESS_ASSIGN_OR_RETURN(const at::Tensor scores,

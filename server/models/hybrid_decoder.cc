@@ -62,7 +62,7 @@ class HybridDecoder final : public Decoder {
     state.hidden = Scaled(embeddings, config_.embedding_scale);
     if (config_.float32_residual) state.hidden = state.hidden.to(at::kFloat);
     if (config_.rotary) {
-      state.rotary = MakeRotaryTable(*config_.rotary, embeddings.size(0), embedding_);
+      state.rotary = MakeRotaryTable(*config_.rotary, embeddings.size(0), embedding_.device());
     }
     return state;
   }

@@ -53,7 +53,8 @@ class LayerNormDecoder final : public Decoder {
     if (position_embedding_.defined()) {
       state.hidden.add_(position_embedding_.narrow(0, 0, length));
     }
-    if (config_.rotary) state.rotary = MakeRotaryTable(*config_.rotary, length, embedding_);
+    if (config_.rotary)
+      state.rotary = MakeRotaryTable(*config_.rotary, length, embedding_.device());
     return state;
   }
 
@@ -86,16 +87,17 @@ class LayerNormDecoder final : public Decoder {
   absl::StatusOr<at::Tensor> Attend(const LayerNormLayer& layer, int64_t layer_index,
                                     const at::Tensor& x, const PromptState& state,
                                     ForwardPass& pass) const {
-    auto heads = [&](const Linear& projection) {  // [L, D] => [L, heads, d]
-      return projection(x).view({x.size(0), -1, config_.head_dim});
+    const at::Tensor wide = x.to(at::kFloat);  // Of what attention scores.
+    auto heads = [&](const Linear& projection, const at::Tensor& from) {  // [L, D] => [L, heads, d]
+      return projection(from).view({from.size(0), -1, config_.head_dim});
     };
     const auto place = [&](at::Tensor rows, const std::optional<LayerNorm>& norm) {
       if (norm) rows = (*norm)(rows);
       return config_.rotary ? RotateHeads(rows, state.rotary) : rows.transpose(0, 1).contiguous();
     };
-    AttentionInputs inputs = {.queries = place(heads(layer.query), layer.query_norm),
-                              .keys = place(heads(layer.key), layer.key_norm),
-                              .values = heads(layer.value).transpose(0, 1),
+    AttentionInputs inputs = {.queries = place(heads(layer.query, wide), layer.query_norm),
+                              .keys = place(heads(layer.key, wide), layer.key_norm),
+                              .values = heads(layer.value, x).transpose(0, 1),
                               .scale = config_.attention_scales[static_cast<size_t>(layer_index)]};
     if (config_.alibi) {
       const at::Tensor like = at::empty({0}, x.options().dtype(at::kFloat));

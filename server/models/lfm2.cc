@@ -44,12 +44,8 @@ class GatedConvolutionMixer final : public SequenceMixer {
                                                                     config.convolution_taps, bias));
     ESS_ASSIGN_OR_RETURN(mixer->output_,
                          TakeLinear(tensors, prefix + "out_proj", width, width, bias));
-    // Gates and taps are factors of the operator: rounding their products to less invents rank.
-    CausalConvolution& convolution = mixer->convolution_;
-    convolution.weight = convolution.weight.to(at::kFloat);
-    if (bias) convolution.bias = convolution.bias.to(at::kFloat);
     // Taps count from the present backwards in an operator, and towards it in a convolution.
-    mixer->filter_ = mixer->convolution_.weight.squeeze(1).flip(1);
+    mixer->filter_ = mixer->convolution_.weight.to(at::kFloat).squeeze(1).flip(1);
     return mixer;
   }
 
@@ -62,7 +58,8 @@ class GatedConvolutionMixer final : public SequenceMixer {
 
   absl::StatusOr<at::Tensor> Mix(const at::Tensor& u, const RotaryTable&, int64_t mixer,
                                  ForwardPass& pass) const override {
-    const std::vector<at::Tensor> parts = input_(u).to(at::kFloat).chunk(3, 1);  // [L, D] each
+    // Gates and taps are factors of the operator: rounding their products to less invents rank.
+    const std::vector<at::Tensor> parts = input_(u.to(at::kFloat)).chunk(3, 1);  // [L, D] each
     const at::Tensor &gate_in = parts[0], &gate_out = parts[1], &x = parts[2];
     if (pass.Wants(mixer)) ESS_RETURN_IF_ERROR(Capture(gate_in.t(), gate_out.t(), mixer, pass));
     if (pass.EndsAfter(mixer)) return at::Tensor();
@@ -90,8 +87,8 @@ class GatedConvolutionMixer final : public SequenceMixer {
   }
 
   Linear input_;  // [3 D, D]: the gates before and after the convolution, and what it convolves.
-  CausalConvolution convolution_;  // In float32.
-  at::Tensor filter_;              // [D, K]
+  CausalConvolution convolution_;
+  at::Tensor filter_;  // [D, K]
   Linear output_;
 };
 

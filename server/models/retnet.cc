@@ -75,9 +75,10 @@ class RetentionMixer final : public SequenceMixer {
   absl::StatusOr<at::Tensor> Mix(const at::Tensor& x, const RotaryTable&, int64_t mixer,
                                  ForwardPass& pass) const override {
     const FlaHeads& heads = config_.heads;
-    const RotaryTable rotary = MakeRotaryTable(rotary_, x.size(0), x.to(at::kFloat));
+    const at::Tensor wide = x.to(at::kFloat);  // Of queries and keys.
+    const RotaryTable rotary = MakeRotaryTable(rotary_, x.size(0), x.device());
     const auto rotated = [&](const Linear& projection) {  // [L, D] => [L, heads, N]
-      at::Tensor features = projection(x).to(at::kFloat).view({x.size(0), -1, heads.key_dim});
+      at::Tensor features = projection(wide).view({x.size(0), -1, heads.key_dim});
       if (config_.feature_map != nullptr) config_.feature_map(features);
       return RotateHeads(features, rotary).transpose(0, 1);
     };

@@ -2,6 +2,7 @@
 // tensors of its checkpoint, its operators are causal and mix what the model mixes, and a pass
 // stops when it is told to.
 #include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
 
 #include <algorithm>
 #include <cmath>
@@ -71,6 +72,31 @@ class ArchitectureContractTest : public ::testing::TestWithParam<Architecture> {
           at::from_blob(tensor.bytes.data(), tensor.shape, at::kFloat).to(at::kBFloat16);
       tensor.dtype = "BF16";
       tensor.bytes.assign(static_cast<const char*>(values.const_data_ptr()), values.nbytes());
+    }
+  }
+
+  // Embeds every token as ones of both signs, as many of each, which no norm changes; and no layer
+  // adds anything to them.
+  void LetMixersSeeOnesOfBothSigns() {
+    constexpr const char* kOutputs[] = {"o_proj", "out_proj",      "down_proj", "c_proj",
+                                        "dense",  "dense_4h_to_h", "fc2",       "w2",
+                                        "value",  "output_linear", "wpe"};
+    for (auto& [name, tensor] : tensors_) {
+      at::Tensor values = at::from_blob(tensor.bytes.data(), tensor.shape, at::kFloat);
+      if (tensor.shape.size() == 2 && tensor.shape[0] == config_["vocab_size"].get<int64_t>()) {
+        const at::Tensor half = at::randn({tensor.shape[0], tensor.shape[1] / 2},
+                                          at::make_generator<at::CPUGeneratorImpl>(3));
+        values.copy_(at::cat({half.sign(), half.sign().neg()}, 1));
+      } else if (tensor.shape.size() == 1 && (name.find("norm") != std::string::npos ||
+                                              name.find("ln_") != std::string::npos)) {
+        values.fill_(name.ends_with(".bias") ? 0 : 1);
+      }
+      for (const std::string output : kOutputs) {
+        if (("." + name).find("." + output + ".") != std::string::npos ||
+            name.ends_with("." + output)) {
+          values.zero_();
+        }
+      }
     }
   }
 
@@ -216,6 +242,31 @@ TEST_P(ArchitectureContractTest, WeightsAsStoredGiveTheSameModelUpToTheirPrecisi
   EXPECT_EQ(stored_sink.heads.size(), wide_sink.heads.size());
   // What forms the operators is computed in float32 either way.
   for (const double epsilon : stored_sink.feature_epsilons) EXPECT_LE(epsilon, 0x1p-23);
+}
+
+// Inputs of the mixers are 1 and -1 in every layer, which any dtype holds: what differs is computed
+// from them.
+TEST_P(ArchitectureContractTest, WeightsAsStoredGiveTheOperatorsOfFloat32) {
+  LetMixersSeeOnesOfBothSigns();
+  StoreAsBfloat16();
+  const auto wide = Load();
+  const auto stored = Load(/*as_stored=*/true);
+  ASSERT_THAT(wide, IsOk());
+  ASSERT_THAT(stored, IsOk());
+  RecordingSink wide_sink, stored_sink;
+  ASSERT_THAT(wide->model->Forward(kPrompts, wide_sink, CancellationToken(), /*logits=*/nullptr),
+              IsOk());
+  ASSERT_THAT(
+      stored->model->Forward(kPrompts, stored_sink, CancellationToken(), /*logits=*/nullptr),
+      IsOk());
+
+  ASSERT_EQ(stored_sink.heads.size(), wide_sink.heads.size());
+  for (const auto& [key, expected] : wide_sink.heads) {
+    const at::Tensor T = at::tensor(expected, at::kDouble);
+    const at::Tensor difference = at::tensor(stored_sink.heads.at(key), at::kDouble).sub(T);
+    EXPECT_LE(difference.abs().max().item<double>(), 1e-3 * T.abs().max().item<double>())
+        << "mixer " << key.mixer << " prompt " << key.prompt << " head " << key.head;
+  }
 }
 
 TEST_P(ArchitectureContractTest, ADescriptionMatchesTheWeights) {
