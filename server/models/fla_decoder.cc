@@ -125,6 +125,16 @@ absl::StatusOr<GatedOutputLayout> ReadFlaOutput(const ConfigReader& config, cons
   return output;
 }
 
+GatedOutputLayout UngatedOutput(int64_t hidden_size, bool norm_weight) {
+  return {.head_count = 1,
+          .head_dim = hidden_size,
+          .hidden_size = hidden_size,
+          .norm = "g_norm",
+          .norm_weight = norm_weight,
+          .norm_epsilon = 1e-5,
+          .gate = false};
+}
+
 absl::StatusOr<int64_t> ReadShortConvolution(const ConfigReader& config, bool used_by_default) {
   ESS_ASSIGN_OR_RETURN(const bool used, config.Bool("use_short_conv", used_by_default));
   ESS_ASSIGN_OR_RETURN(const int64_t taps, config.Size("conv_size", 4));

@@ -55,6 +55,10 @@ absl::StatusOr<FlaHeads> ReadFlaHeads(const ConfigReader& config, int64_t hidden
 absl::StatusOr<GatedOutputLayout> ReadFlaOutput(const ConfigReader& config, const FlaSizes& sizes,
                                                 const FlaHeads& heads);
 
+// How layers end that have no gate and norm all heads as one, `hidden_size` wide. The public layers
+// do not hand norm_eps to this norm.
+GatedOutputLayout UngatedOutput(int64_t hidden_size, bool norm_weight);
+
 // Taps of the short convolutions; 0 where `use_short_conv` is false.
 absl::StatusOr<int64_t> ReadShortConvolution(const ConfigReader& config, bool used_by_default);
 

@@ -60,6 +60,18 @@ absl::StatusOr<GatedDecoderConfig> ReadGatedDecoder(const ConfigReader& config,
   return decoder;
 }
 
+absl::Status ReadAttentionBias(const ConfigReader& config, GatedDecoderConfig& decoder) {
+  ESS_ASSIGN_OR_RETURN(decoder.query_key_value_bias, config.Bool("attention_bias", false));
+  decoder.attention_output_bias = decoder.query_key_value_bias;
+  return absl::OkStatus();
+}
+
+absl::Status ReadBiases(const ConfigReader& config, GatedDecoderConfig& decoder) {
+  ESS_RETURN_IF_ERROR(ReadAttentionBias(config, decoder));
+  ESS_ASSIGN_OR_RETURN(decoder.feed_forward_bias, config.Bool("mlp_bias", false));
+  return absl::OkStatus();
+}
+
 absl::StatusOr<InitialWeights> GatedInitialWeights(const ConfigReader& config) {
   return ReadInitialWeights(config, {.padded_embedding = "embed_tokens"});
 }

@@ -21,9 +21,6 @@ namespace {
 
 constexpr int64_t kChunk = 16;
 
-// The public layer does not hand norm_eps to its last norm.
-constexpr double kOutputNormEpsilon = 1e-5;
-
 struct GsaConfig {
   FlaSizes sizes;
   FlaHeads heads;
@@ -125,14 +122,8 @@ class GsaMixer final : public SequenceMixer {
     } else {
       mixer->feature_map_ = FindActivation(config.feature_map);
     }
-    ESS_ASSIGN_OR_RETURN(mixer->output_, TakeGatedOutput(tensors, prefix,
-                                                         {.head_count = 1,
-                                                          .head_dim = width,
-                                                          .hidden_size = width,
-                                                          .norm = "g_norm",
-                                                          .norm_weight = config.norm_weight,
-                                                          .norm_epsilon = kOutputNormEpsilon,
-                                                          .gate = false}));
+    ESS_ASSIGN_OR_RETURN(
+        mixer->output_, TakeGatedOutput(tensors, prefix, UngatedOutput(width, config.norm_weight)));
     return mixer;
   }
 

@@ -16,9 +16,6 @@
 namespace ess::models {
 namespace {
 
-// The public layer does not hand norm_eps to its last norm.
-constexpr double kOutputNormEpsilon = 1e-5;
-
 struct Hgrn2Config {
   FlaSizes sizes;
   int64_t head_count = 0;        // H
@@ -68,14 +65,8 @@ class Hgrn2Mixer final : public SequenceMixer {
     ESS_ASSIGN_OR_RETURN(mixer->query_, take("q", FindActivation("silu")));
     ESS_ASSIGN_OR_RETURN(mixer->forget_, take("f", nullptr));
     ESS_ASSIGN_OR_RETURN(mixer->value_, take("i", nullptr));
-    ESS_ASSIGN_OR_RETURN(mixer->output_, TakeGatedOutput(tensors, prefix,
-                                                         {.head_count = 1,
-                                                          .head_dim = width,
-                                                          .hidden_size = width,
-                                                          .norm = "g_norm",
-                                                          .norm_weight = config.norm_weight,
-                                                          .norm_epsilon = kOutputNormEpsilon,
-                                                          .gate = false}));
+    ESS_ASSIGN_OR_RETURN(
+        mixer->output_, TakeGatedOutput(tensors, prefix, UngatedOutput(width, config.norm_weight)));
     return mixer;
   }
 

@@ -93,20 +93,12 @@ absl::StatusOr<JambaConfig> ReadJamba(const ConfigReader& config) {
 absl::StatusOr<HybridLayer> TakeJambaLayer(TensorSource& tensors, const JambaConfig& jamba,
                                            const std::string& prefix, size_t layer_index) {
   const GatedDecoderConfig& decoder = jamba.decoder;
-  const auto norm = [&](const char* name) {
-    return TakeRmsNorm(tensors, prefix + name, decoder.hidden_size, decoder.norm_epsilon);
+  const auto take_mixer = [&] {
+    return jamba.attends[layer_index]
+               ? TakeAttentionMixer(tensors, prefix + "self_attn.", AttentionOf(decoder))
+               : TakeSelectiveScanMixer(tensors, prefix + "mamba.", jamba.scan);
   };
-  HybridLayer layer;
-  ESS_ASSIGN_OR_RETURN(layer.mixer_norm, norm("input_layernorm"));
-  HybridMixer& mixer = layer.mixers.emplace_back();
-  if (jamba.attends[layer_index]) {
-    ESS_ASSIGN_OR_RETURN(mixer.mixer,
-                         TakeAttentionMixer(tensors, prefix + "self_attn.", AttentionOf(decoder)));
-  } else {
-    ESS_ASSIGN_OR_RETURN(mixer.mixer,
-                         TakeSelectiveScanMixer(tensors, prefix + "mamba.", jamba.scan));
-  }
-  ESS_ASSIGN_OR_RETURN(layer.feed_forward_norm, norm("pre_ff_layernorm"));
+  ESS_ASSIGN_OR_RETURN(HybridLayer layer, TakeMixerLayer(tensors, prefix, decoder, {}, take_mixer));
   ESS_ASSIGN_OR_RETURN(layer.feed_forward,
                        TakeFeedForward(tensors, prefix, "feed_forward.", layer_index, decoder));
   return layer;
