@@ -131,11 +131,12 @@ absl::StatusOr<RwkvSizes> ReadRwkvSizes(const ConfigReader& config, double defau
 }
 
 Distribution LowRankStart() {
-  return [](const RandomNumbers& random, at::Tensor& weight) {
+  const auto fill = [](const RandomNumbers& random, at::Tensor& weight) {
     const double widening =
         static_cast<double>(weight.size(1)) / static_cast<double>(weight.size(0));
-    Orthogonal(0.1 * std::sqrt(std::max(widening, 1.0)))(random, weight);
+    Orthogonal(0.1 * std::sqrt(std::max(widening, 1.0))).fill(random, weight);
   };
+  return {.fill = fill, .scratch_bytes = Orthogonal(1).scratch_bytes};
 }
 
 absl::StatusOr<std::unique_ptr<SequenceModel>> MakeRwkvDecoder(
