@@ -2,7 +2,6 @@
 // tensors of its checkpoint, its operators are causal and mix what the model mixes, and a pass
 // stops when it is told to.
 #include <ATen/ATen.h>
-#include <ATen/CPUGeneratorImpl.h>
 
 #include <algorithm>
 #include <cmath>
@@ -19,6 +18,7 @@
 #include "server/models/model_loader.h"
 #include "server/operators/sequence_operator.h"
 #include "server/tokenization/tokenizer.h"
+#include "tests/support/checkpoint_changes.h"
 #include "tests/support/random_tensors.h"
 #include "tests/support/recording_sink.h"
 #include "tests/support/safetensors_writer.h"
@@ -63,41 +63,6 @@ class ArchitectureContractTest : public ::testing::TestWithParam<Architecture> {
     std::ofstream(folder_ / "config.json") << config_.dump();
     ess::testing::WriteSafetensors(folder_ / "model.safetensors", tensors_);
     return LoadModelFolder(folder_, {.device = "cpu", .as_stored = as_stored});
-  }
-
-  // Rounds every weight of the checkpoint.
-  void StoreAsBfloat16() {
-    for (auto& [name, tensor] : tensors_) {
-      const at::Tensor values =
-          at::from_blob(tensor.bytes.data(), tensor.shape, at::kFloat).to(at::kBFloat16);
-      tensor.dtype = "BF16";
-      tensor.bytes.assign(static_cast<const char*>(values.const_data_ptr()), values.nbytes());
-    }
-  }
-
-  // Embeds every token as ones of both signs, as many of each, which no norm changes; and no layer
-  // adds anything to them.
-  void LetMixersSeeOnesOfBothSigns() {
-    constexpr const char* kOutputs[] = {"o_proj", "out_proj",      "down_proj", "c_proj",
-                                        "dense",  "dense_4h_to_h", "fc2",       "w2",
-                                        "value",  "output_linear", "wpe"};
-    for (auto& [name, tensor] : tensors_) {
-      at::Tensor values = at::from_blob(tensor.bytes.data(), tensor.shape, at::kFloat);
-      if (tensor.shape.size() == 2 && tensor.shape[0] == config_["vocab_size"].get<int64_t>()) {
-        const at::Tensor half = at::randn({tensor.shape[0], tensor.shape[1] / 2},
-                                          at::make_generator<at::CPUGeneratorImpl>(3));
-        values.copy_(at::cat({half.sign(), half.sign().neg()}, 1));
-      } else if (tensor.shape.size() == 1 && (name.find("norm") != std::string::npos ||
-                                              name.find("ln_") != std::string::npos)) {
-        values.fill_(name.ends_with(".bias") ? 0 : 1);
-      }
-      for (const std::string output : kOutputs) {
-        if (("." + name).find("." + output + ".") != std::string::npos ||
-            name.ends_with("." + output)) {
-          values.zero_();
-        }
-      }
-    }
   }
 
   int64_t mixer_count() const { return static_cast<int64_t>(model_->description().mixers.size()); }
@@ -221,7 +186,7 @@ TEST_P(ArchitectureContractTest, SizesThatWouldOverflowAreRefusedBeforeTheyAreAl
 }
 
 TEST_P(ArchitectureContractTest, WeightsAsStoredGiveTheSameModelUpToTheirPrecision) {
-  StoreAsBfloat16();
+  ess::testing::StoreAsBfloat16(tensors_);
   const auto wide = Load();
   const auto stored = Load(/*as_stored=*/true);
   ASSERT_THAT(wide, IsOk());
@@ -247,8 +212,8 @@ TEST_P(ArchitectureContractTest, WeightsAsStoredGiveTheSameModelUpToTheirPrecisi
 // Inputs of the mixers are 1 and -1 in every layer, which any dtype holds: what differs is computed
 // from them.
 TEST_P(ArchitectureContractTest, WeightsAsStoredGiveTheOperatorsOfFloat32) {
-  LetMixersSeeOnesOfBothSigns();
-  StoreAsBfloat16();
+  ess::testing::LetMixersSeeOnesOfBothSigns(tensors_, config_["vocab_size"].get<int64_t>());
+  ess::testing::StoreAsBfloat16(tensors_);
   const auto wide = Load();
   const auto stored = Load(/*as_stored=*/true);
   ASSERT_THAT(wide, IsOk());
