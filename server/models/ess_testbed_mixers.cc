@@ -195,8 +195,10 @@ absl::Status ReadKinds(const ConfigReader& config, TestbedMixerConfig& mixers) {
     const auto kind = static_cast<TestbedMixerKind>(place - names.begin());
     const bool rotates = kind == TestbedMixerKind::kSA || kind == TestbedMixerKind::kLA;
     if (rotates && mixers.StatesOf(kind) % 2 != 0) {
-      return config.Contradiction(fmt::format("a query of {} has {} dimensions, and pairs rotate",
-                                              name, mixers.StatesOf(kind)));
+      const bool given = mixers.state_size.has_value() && kind != TestbedMixerKind::kSA;
+      return config.Contradiction(fmt::format(
+          "{} is {}, but queries of {} rotate in pairs",
+          given ? "state_size" : "hidden_size / num_attention_heads", mixers.StatesOf(kind), name));
     }
     mixers.kinds.push_back(kind);
   }

@@ -185,7 +185,7 @@ def test_a_checkpoint_gives_the_same_model(tmp_path: Path, changes: dict[str, ob
         ({"mlp": "relu"}, "mlp is 'relu'; supported: swiglu, gelu, none"),
         ({"norm": "batch"}, "norm is 'batch'; supported: rms, layer"),
         ({"hidden_size": 30}, "hidden_size is 30, not a multiple of num_attention_heads = 8"),
-        ({"mixers": ["LA"], "state_size": 5}, "a query of LA has 5 numbers"),
+        ({"mixers": ["LA"], "state_size": 5}, "state_size is 5, but queries of LA rotate in pairs"),
         ({"beta": 0}, "beta is 0; supported: 1e-06 to 1e\\+12"),
         ({"beta": "16"}, "beta is '16'; expected a number"),
         ({"recurrence_scale": -1.0}, "recurrence_scale is -1.0; supported: 0 to 1e\\+06"),

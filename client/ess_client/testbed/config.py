@@ -76,6 +76,11 @@ class EssTestbedConfig:
         object.__setattr__(self, "mixers", tuple(self.mixers))
         _check_size("hidden_size", self.hidden_size)
         if self.intermediate_size is None:
+            if 4 * self.hidden_size > MAX_SIZE:
+                raise ValueError(
+                    f"hidden_size is {self.hidden_size}; supported: 4 * hidden_size "
+                    f"up to {MAX_SIZE}"
+                )
             object.__setattr__(self, "intermediate_size", 4 * self.hidden_size)
         self._check_choices()
         self._check_values()
@@ -184,8 +189,10 @@ class EssTestbedConfig:
             )
         for mixer in {"SA", "LA"} & set(self.mixers):
             if self.states(mixer) % 2 != 0:
+                given = self.state_size is not None and mixer != "SA"
                 raise ValueError(
-                    f"a query of {mixer} has {self.states(mixer)} numbers; pairs rotate"
+                    f"{'state_size' if given else 'hidden_size / num_attention_heads'} is "
+                    f"{self.states(mixer)}, but queries of {mixer} rotate in pairs"
                 )
 
 
