@@ -16,7 +16,7 @@ namespace ess::checkpoint {
 absl::StatusOr<std::string> WeightDigest(const std::filesystem::path& folder);
 
 // Raised by every change of what is drawn from a config and a seed (server/models).
-inline constexpr int kInitialWeightsVersion = 1;
+inline constexpr int kInitialWeightsVersion = 2;
 
 // The same for weights that are drawn: over the name and the contents of the config, and the seed
 // and kInitialWeightsVersion in decimal digits with a space between. Errors: as above.

@@ -23,8 +23,8 @@ class WeightMap {
  public:
   // Opens model.safetensors, else the shards of model.safetensors.index.json, else
   // consolidated.safetensors. Nothing is read but the headers. Weights go to `device` as float32,
-  // or as stored. Errors: kDataLoss  no weights, a broken header or index, a shard outside the
-  // folder.
+  // or as stored.
+  // Errors: kDataLoss  no weights, a broken header or index, a shard outside the folder.
   static absl::StatusOr<WeightMap> Open(const std::filesystem::path& folder,
                                         std::string_view device, bool as_stored);
   ~WeightMap();

@@ -10,12 +10,12 @@
 
 #include "fmt/format.h"
 #include "server/base/log.h"
+#include "server/base/serial_torch.h"
 #include "server/base/status_macros.h"
 #include "server/base/torch_status.h"
 #include "server/ess/channel_ess.h"
 #include "server/ess/head_ess.h"
 #include "server/ess/tensor_ess.h"
-#include "server/linalg/serial_torch.h"
 #include "server/linalg/tensor_spectra.h"
 #include "server/operators/sequence_operator.h"
 
@@ -206,7 +206,7 @@ absl::StatusOr<OperatorEss> EssEngine::Compute(const operators::SequenceOperator
   };
   const auto compute = [&](int64_t index, int thread) {
     if (failed.load(std::memory_order_relaxed)) return;
-    const linalg::SerialTorch serial;
+    const SerialTorch serial;
     statuses[index] =
         CatchTorch("ESS of an operator", [&] { return run_task(index, work[thread]); });
     if (!statuses[index].ok()) failed.store(true, std::memory_order_relaxed);

@@ -10,9 +10,9 @@
 #include <utility>
 
 #include "server/base/log.h"
+#include "server/base/serial_torch.h"
 #include "server/ess/ess_engine.h"
 #include "server/ess/head_measures.h"
-#include "server/linalg/serial_torch.h"
 
 namespace ess {
 namespace {
@@ -205,7 +205,7 @@ class Estimator {
 };
 
 double MeasureSpeed() {
-  const linalg::SerialTorch serial;
+  const SerialTorch serial;
   const at::Tensor a = at::ones({kProbeSize, kProbeSize}, at::kDouble);
   at::Tensor product = at::mm(a, a);  // Warms up.
   double shortest = 1e9;

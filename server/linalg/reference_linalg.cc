@@ -3,9 +3,9 @@
 #include <ATen/ATen.h>
 
 #include "server/base/log.h"
+#include "server/base/serial_torch.h"
 #include "server/base/status_macros.h"
 #include "server/base/torch_status.h"
-#include "server/linalg/serial_torch.h"
 
 namespace ess::linalg {
 

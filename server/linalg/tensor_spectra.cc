@@ -11,10 +11,10 @@
 
 #include "fmt/format.h"
 #include "server/base/log.h"
+#include "server/base/serial_torch.h"
 #include "server/base/status_macros.h"
 #include "server/base/torch_status.h"
 #include "server/linalg/entropy_rule.h"
-#include "server/linalg/serial_torch.h"
 #include "server/linalg/tensor_chunk.h"
 #include "server/linalg/tensor_counts.h"
 #include "server/linalg/tensor_entropies.h"

@@ -30,9 +30,7 @@ absl::StatusOr<BambaConfig> ReadBamba(const ConfigReader& config) {
                                                           .key_value_head_count = 8,
                                                           .max_positions = 262144,
                                                           .norm_epsilon = 1e-5}));
-  ESS_ASSIGN_OR_RETURN(decoder.query_key_value_bias, config.Bool("attention_bias", false));
-  decoder.attention_output_bias = decoder.query_key_value_bias;
-  ESS_ASSIGN_OR_RETURN(decoder.feed_forward_bias, config.Bool("mlp_bias", false));
+  ESS_RETURN_IF_ERROR(ReadBiases(config, decoder));
   ESS_ASSIGN_OR_RETURN(decoder.rotary,
                        ReadRotaryScaling(config, decoder.head_dim, decoder.max_positions,
                                          {.default_fraction = 0.5, .may_be_partial = true}));
@@ -42,29 +40,20 @@ absl::StatusOr<BambaConfig> ReadBamba(const ConfigReader& config) {
   scan.norm_epsilon = decoder.norm_epsilon;
   ESS_RETURN_IF_ERROR(ReadPrefixedHeadScan(config, /*width_key=*/"", /*default_width=*/0, scan));
   scan.output_bias = scan.input_bias;
-  ESS_ASSIGN_OR_RETURN(const std::vector<int64_t> attention,
-                       config.Indices("attn_layer_indices", decoder.layer_count));
-  bamba.attends.assign(static_cast<size_t>(decoder.layer_count), false);
-  for (const int64_t layer : attention) bamba.attends[static_cast<size_t>(layer)] = true;
+  ESS_ASSIGN_OR_RETURN(bamba.attends,
+                       ReadListedLayers(config, "attn_layer_indices", decoder.layer_count));
   return bamba;
 }
 
 absl::StatusOr<HybridLayer> TakeBambaLayer(TensorSource& tensors, const BambaConfig& bamba,
                                            const std::string& prefix, size_t layer_index) {
   const GatedDecoderConfig& decoder = bamba.decoder;
-  const auto norm = [&](const char* name) {
-    return TakeRmsNorm(tensors, prefix + name, decoder.hidden_size, decoder.norm_epsilon);
+  const auto take_mixer = [&] {
+    return bamba.attends[layer_index]
+               ? TakeAttentionMixer(tensors, prefix + "self_attn.", AttentionOf(decoder))
+               : TakeHeadScanMixer(tensors, prefix + "mamba.", bamba.scan);
   };
-  HybridLayer layer;
-  ESS_ASSIGN_OR_RETURN(layer.mixer_norm, norm("input_layernorm"));
-  HybridMixer& mixer = layer.mixers.emplace_back();
-  if (bamba.attends[layer_index]) {
-    ESS_ASSIGN_OR_RETURN(mixer.mixer,
-                         TakeAttentionMixer(tensors, prefix + "self_attn.", AttentionOf(decoder)));
-  } else {
-    ESS_ASSIGN_OR_RETURN(mixer.mixer, TakeHeadScanMixer(tensors, prefix + "mamba.", bamba.scan));
-  }
-  ESS_ASSIGN_OR_RETURN(layer.feed_forward_norm, norm("pre_ff_layernorm"));
+  ESS_ASSIGN_OR_RETURN(HybridLayer layer, TakeMixerLayer(tensors, prefix, decoder, {}, take_mixer));
   ESS_ASSIGN_OR_RETURN(layer.feed_forward,
                        TakeFeedForward(tensors, prefix, "feed_forward.", layer_index, decoder));
   return layer;

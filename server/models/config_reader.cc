@@ -30,7 +30,10 @@ bool ConfigReader::IsNull(std::string_view key) const {
 }
 
 std::string ConfigReader::Name(std::string_view key) const {
-  return path_.empty() ? std::string(key) : fmt::format("{}.{}", path_, key);
+  std::string name = path_.empty() ? std::string(key) : fmt::format("{}.{}", path_, key);
+  if (names_ == nullptr) return name;
+  const auto written = names_->find(name);
+  return written == names_->end() ? name : written->second;
 }
 
 std::string ConfigReader::ShownValue(std::string_view key) const {
@@ -112,10 +115,18 @@ absl::StatusOr<int64_t> ConfigReader::Size(std::string_view key, std::string_vie
   ESS_ASSIGN_OR_RETURN(const int64_t by_alias, Size(alias, std::nullopt, maximum));
   ESS_ASSIGN_OR_RETURN(const int64_t by_key, Size(key, by_alias, maximum));
   if (by_key != by_alias) {
-    return ConfigContradiction(
+    return Contradiction(
         fmt::format("{} is {} but {} is {}", Name(key), by_key, Name(alias), by_alias));
   }
   return by_key;
+}
+
+absl::StatusOr<int64_t> ConfigReader::SizeTimes(std::string_view key, int64_t default_value,
+                                                std::string_view factor_key, int64_t factor) const {
+  ESS_ASSIGN_OR_RETURN(const int64_t size, Size(key, default_value));
+  if (size <= kMaxConfigSize / factor) return size * factor;
+  return Unsupported(key,
+                     fmt::format("{} * {} up to {}", Name(key), Name(factor_key), kMaxConfigSize));
 }
 
 absl::StatusOr<double> ConfigReader::Number(std::string_view key,
@@ -175,7 +186,7 @@ absl::StatusOr<const nlohmann::json*> ConfigReader::List(std::string_view key, i
     return WrongType(key, expected);
   }
   if (static_cast<int64_t>(value->size()) != count) {
-    return ConfigContradiction(
+    return Contradiction(
         fmt::format("{} has {} entries; expected {}", Name(key), value->size(), count));
   }
   return value;
@@ -249,7 +260,7 @@ absl::StatusOr<std::optional<ConfigReader>> ConfigReader::Object(std::string_vie
   const nlohmann::json* value = Find(key);
   if (value == nullptr) return std::nullopt;
   if (!value->is_object()) return WrongType(key, "an object");
-  return ConfigReader(*value, Name(key), file_);
+  return ConfigReader(*value, Name(key), file_, names_);
 }
 
 absl::StatusOr<std::vector<ConfigReader>> ConfigReader::Objects(std::string_view key) const {
@@ -257,13 +268,13 @@ absl::StatusOr<std::vector<ConfigReader>> ConfigReader::Objects(std::string_view
   const nlohmann::json* value = Find(key);
   if (value == nullptr) return objects;
   if (value->is_object()) {
-    objects.emplace_back(*value, Name(key));
+    objects.emplace_back(*value, Name(key), file_, names_);
     return objects;
   }
   if (!value->is_array()) return WrongType(key, "an object or a list of objects");
   for (const nlohmann::json& entry : *value) {
     if (!entry.is_object()) return WrongType(key, "an object or a list of objects");
-    objects.emplace_back(entry, fmt::format("{}[{}]", Name(key), objects.size()));
+    objects.emplace_back(entry, fmt::format("{}[{}]", Name(key), objects.size()), file_, names_);
   }
   return objects;
 }
@@ -273,8 +284,21 @@ absl::Status ConfigReader::RefuseTrue(std::string_view key) const {
   return value ? Unsupported(key, "false") : absl::OkStatus();
 }
 
-absl::Status ConfigContradiction(std::string_view reason) {
-  return absl::DataLossError(fmt::format("config.json: {}", reason));
+absl::Status ConfigReader::UnsupportedValue(std::string_view name, double value,
+                                            std::string_view supported) const {
+  return absl::FailedPreconditionError(
+      fmt::format("{}: {} is {}; supported: {}", file_, name, value, supported));
+}
+
+absl::Status ConfigReader::Contradiction(std::string_view reason) const {
+  return absl::DataLossError(fmt::format("{}: {}", file_, reason));
+}
+
+absl::Status ConfigReader::CheckMultiple(std::string_view key, int64_t value,
+                                         std::string_view divisor_key, int64_t divisor) const {
+  if (value % divisor == 0) return absl::OkStatus();
+  return Contradiction(fmt::format("{} is {}, not a multiple of {} = {}", Name(key), value,
+                                   Name(divisor_key), divisor));
 }
 
 }  // namespace ess::models

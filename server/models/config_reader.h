@@ -5,7 +5,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <limits>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -25,17 +27,22 @@ inline constexpr int64_t kMaxConfigSize = int64_t{1} << 24;
 // The most layers: what there is of each is laid out before the first tensor is taken.
 inline constexpr int64_t kMaxLayers = 4096;
 
+// The keys of a translated config, and what stands for each in the file: "hidden_size" is
+// "d_model".
+using KeyNames = std::map<std::string, std::string, std::less<>>;
+
 // One JSON object of the file. Errors of all methods:
 //   kDataLoss            a value of the wrong JSON type, or absent without a default.
 //   kFailedPrecondition  a value out of range or not supported.
-// Messages name the key with its path ("rope_scaling.factor"), the value, and what is accepted.
-// Refers to the JSON value, which must outlive it.
+// Messages name the file and the key with its path ("rope_scaling.factor"), the value, and what is
+// accepted. Refers to the JSON value and to the names, which must outlive it.
 class ConfigReader {
  public:
-  // `path` is "" for the file itself, else the key of this object in it.
+  // `path` is "" for the file itself, else the key of this object in it. `names`: of the keys that
+  // the file spells otherwise; null: none.
   explicit ConfigReader(const nlohmann::json& object, std::string path = "",
-                        std::string file = "config.json")
-      : object_(&object), path_(std::move(path)), file_(std::move(file)) {}
+                        std::string file = "config.json", const KeyNames* names = nullptr)
+      : object_(&object), path_(std::move(path)), file_(std::move(file)), names_(names) {}
 
   // Present and not null.
   bool Has(std::string_view key) const { return Find(key) != nullptr; }
@@ -65,6 +72,10 @@ class ConfigReader {
   absl::StatusOr<int64_t> Size(std::string_view key, std::string_view alias,
                                std::optional<int64_t> default_value,
                                int64_t maximum = kMaxConfigSize) const;
+
+  // The size under `key` times `factor`, which is that of `factor_key`: at most kMaxConfigSize.
+  absl::StatusOr<int64_t> SizeTimes(std::string_view key, int64_t default_value,
+                                    std::string_view factor_key, int64_t factor) const;
 
   // A finite number in [minimum, maximum]; integers are accepted.
   absl::StatusOr<double> Number(std::string_view key, std::optional<double> default_value,
@@ -103,11 +114,23 @@ class ConfigReader {
   // OK when the key is absent or false.
   absl::Status RefuseTrue(std::string_view key) const;
 
-  // The key as messages spell it: "rope_scaling.factor".
+  // The key as the file spells it: "rope_scaling.factor".
   std::string Name(std::string_view key) const;
 
-  // kFailedPrecondition: "config.json: KEY is VALUE; supported: SUPPORTED".
+  // kFailedPrecondition: "FILE: KEY is VALUE; supported: SUPPORTED".
   absl::Status Unsupported(std::string_view key, std::string_view supported) const;
+
+  // The same of a value that several keys make.
+  absl::Status UnsupportedValue(std::string_view name, double value,
+                                std::string_view supported) const;
+
+  // kDataLoss: "FILE: REASON", for values that contradict each other.
+  absl::Status Contradiction(std::string_view reason) const;
+
+  // kDataLoss unless the divisor divides the value: "FILE: KEY is VALUE, not a multiple of
+  // DIVISOR_KEY = DIVISOR". REQUIRES: divisor > 0.
+  absl::Status CheckMultiple(std::string_view key, int64_t value, std::string_view divisor_key,
+                             int64_t divisor) const;
 
  private:
   const nlohmann::json* Find(std::string_view key) const;
@@ -125,9 +148,7 @@ class ConfigReader {
   const nlohmann::json* object_;
   std::string path_;
   std::string file_;
+  const KeyNames* names_;
 };
-
-// kDataLoss: "config.json: REASON", for values that contradict each other.
-absl::Status ConfigContradiction(std::string_view reason);
 
 }  // namespace ess::models

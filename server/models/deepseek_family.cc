@@ -68,7 +68,7 @@ absl::StatusOr<GatedDecoderConfig> ReadDeepseekFamily(const ConfigReader& config
   decoder_defaults.head_dim = rotary_dim;
   ESS_ASSIGN_OR_RETURN(GatedDecoderConfig deepseek, ReadGatedDecoder(config, decoder_defaults));
   if (deepseek.head_dim != rotary_dim) {
-    return ConfigContradiction(
+    return config.Contradiction(
         fmt::format("head_dim is {}, but qk_rope_head_dim is {}", deepseek.head_dim, rotary_dim));
   }
   if (deepseek.key_value_head_count != deepseek.head_count) {

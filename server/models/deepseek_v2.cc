@@ -35,7 +35,7 @@ absl::StatusOr<GatedDecoderConfig> ReadDeepseekV2(const ConfigReader& config) {
   ESS_ASSIGN_OR_RETURN(deepseek.feed_forward_bias, config.Bool("mlp_bias", false));
   deepseek.experts->shared_bias = deepseek.feed_forward_bias;
   ESS_RETURN_IF_ERROR(ReadRouting(config, deepseek.experts->routing));
-  ESS_RETURN_IF_ERROR(CheckExperts(*deepseek.experts));
+  ESS_RETURN_IF_ERROR(CheckExperts(config, *deepseek.experts));
   return deepseek;
 }
 

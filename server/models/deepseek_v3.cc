@@ -39,7 +39,7 @@ absl::StatusOr<GatedDecoderConfig> ReadDeepseekV3(const ConfigReader& config) {
                        config.Count("num_nextn_predict_layers", 1, kMaxLayers));
   deepseek.experts->corrected = true;
   ESS_RETURN_IF_ERROR(ReadRouting(config, deepseek.experts->routing));
-  ESS_RETURN_IF_ERROR(CheckExperts(*deepseek.experts));
+  ESS_RETURN_IF_ERROR(CheckExperts(config, *deepseek.experts));
   return deepseek;
 }
 

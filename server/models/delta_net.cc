@@ -25,7 +25,7 @@ struct DeltaNetConfig {
   FlaHeads heads;
   int64_t convolution_taps = 0;            // 0: no short convolutions.
   ActivationInPlace activation = nullptr;  // Of queries and keys; null: none.
-  bool unit_length = true;                 // Queries and keys; else they sum to 1.
+  bool unit_length = true;                 // Queries and keys; else unit absolute sums.
   bool learns_beta = true;                 // Else it is 1.
   bool negative_eigenvalues = false;       // beta up to 2.
   bool output_gate = false;
@@ -97,7 +97,7 @@ class DeltaMixer final : public SequenceMixer {
     const FlaHeads& heads = config_.heads;
     const auto features = [&](const ConvolvedProjection& projection) {  // [L, H, N]
       const at::Tensor raw = projection.Features(x, heads.key_dim);
-      return config_.unit_length ? UnitLength(raw) : UnitSum(raw);
+      return config_.unit_length ? UnitLength(raw) : UnitAbsoluteSum(raw);
     };
     const double scale = 1 / std::sqrt(static_cast<double>(heads.key_dim));
     const auto float_options = x.options().dtype(at::kFloat);
@@ -116,7 +116,7 @@ class DeltaMixer final : public SequenceMixer {
   at::Tensor Beta(const at::Tensor& x) const {
     const double most = config_.negative_eigenvalues ? 2 : 1;
     if (!beta_.has_value()) return at::full({x.size(0), 1, 1}, most, x.options().dtype(at::kFloat));
-    return (*beta_)(x).to(at::kFloat).sigmoid_().mul_(most).unsqueeze(2);
+    return (*beta_)(x.to(at::kFloat)).sigmoid_().mul_(most).unsqueeze(2);
   }
 
   DeltaNetConfig config_;

@@ -10,8 +10,12 @@
 
 namespace ess::models {
 
-// Fills a new weight, contiguous float32 on the CPU, whose shape is the checkpoint's.
-using Distribution = std::function<void(const RandomNumbers& random, at::Tensor& weight)>;
+struct Distribution {
+  // Fills a new weight, contiguous float32 on the CPU, whose shape is the checkpoint's.
+  std::function<void(const RandomNumbers& random, at::Tensor& weight)> fill;
+  // Memory that this takes beside the weight, for each of its numbers.
+  int64_t scratch_bytes = 0;
+};
 
 Distribution Constant(double value);
 
@@ -31,6 +35,8 @@ Distribution UniformByInputs(double scale);
 Distribution XavierUniform(double gain);
 
 // Orthonormal rows or columns, whichever are fewer, times `gain`: torch.nn.init.orthogonal_.
+// Factored in float64 by one thread, so that how many there are changes nothing.
+// Cost: 4 m n^2 operations, n the smaller side.
 Distribution Orthogonal(double gain);
 
 // scale / sqrt(inputs), of the same shape.

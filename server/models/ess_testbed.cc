@@ -45,6 +45,10 @@ absl::StatusOr<TestbedConfig> ReadTestbed(const ConfigReader& config) {
                                          : FeedForwardKind::kNone;
   ESS_ASSIGN_OR_RETURN(testbed.intermediate_size,
                        config.Size("intermediate_size", 4 * testbed.mixing.hidden_size));
+  if (testbed.intermediate_size > kMaxConfigSize) {
+    return config.Unsupported("hidden_size",
+                              fmt::format("4 * hidden_size up to {}", kMaxConfigSize));
+  }
   ESS_ASSIGN_OR_RETURN(const std::string norm, config.Choice("norm", "rms", {"rms", "layer"}));
   testbed.rms_norms = norm == "rms";
   ESS_ASSIGN_OR_RETURN(testbed.norm_epsilon, config.Number("norm_eps", 1e-5, 0, 1));
@@ -214,7 +218,7 @@ absl::StatusOr<InitialWeights> TestbedInitialWeights(const ConfigReader& config)
   ESS_ASSIGN_OR_RETURN(const double shortest, config.Number("time_step_min", 1e-3, 1e-12, 1e6));
   ESS_ASSIGN_OR_RETURN(const double longest, config.Number("time_step_max", 1e-1, 1e-12, 1e6));
   if (longest < shortest) {
-    return ConfigContradiction(
+    return config.Contradiction(
         fmt::format("time_step_max is {}, below time_step_min = {}", longest, shortest));
   }
   std::vector<InitialRule> rules = {

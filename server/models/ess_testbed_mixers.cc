@@ -27,13 +27,13 @@ at::Tensor ByHead(const at::Tensor& x, int64_t head_count) {
 
 // What forms the operators is float32 for weights of any dtype.
 at::Tensor Features(const Linear& projection, const at::Tensor& x) {
-  return projection(x).to(at::kFloat);
+  return projection(x.to(at::kFloat));
 }
 
 // x [L, H, w] => contiguous [H, L, w]
 at::Tensor Rotated(const at::Tensor& x, const TestbedMixerConfig& config) {
   const RotaryScaling scaling = {.head_dim = x.size(2), .theta = config.rotary_theta};
-  return RotateHeads(x, MakeRotaryTable(scaling, x.size(0), x));
+  return RotateHeads(x, MakeRotaryTable(scaling, x.size(0), x.device()));
 }
 
 // What the features of every kind read: c (queries) and b (keys).
@@ -129,7 +129,7 @@ class HeadRecurrence final : public TestbedMixer {
     if (kind_ == TestbedMixerKind::kWLA) {
       return fixed_log_gates_.unsqueeze(0).expand({x.size(0), -1, -1});
     }
-    const at::Tensor features = ByHead(Features(gate_up_, gate_down_(x)), config_.head_count);
+    const at::Tensor features = ByHead(gate_up_(Features(gate_down_, x)), config_.head_count);
     if (kind_ == TestbedMixerKind::kGLA) return at::log_sigmoid(features).div_(config_.beta);
     const at::Tensor rates =
         at::arange(1, features.size(2) + 1, features.options()).div_(-config_.alpha);
@@ -163,9 +163,8 @@ class ChannelRecurrence final : public TestbedMixer {
 
   absl::StatusOr<at::Tensor> Mix(const at::Tensor& x, const at::Tensor& values, int64_t mixer,
                                  ForwardPass& pass) const override {
-    const at::Tensor time_step = at::linear(x, time_step_.weight).to(at::kFloat) + time_step_.bias;
     const ScanInputs scan = {.x = values,
-                             .delta = at::softplus(time_step),
+                             .delta = at::softplus(Features(time_step_, x)),
                              .A = A_.expand({values.size(1), -1}),
                              .B = Features(projections_.key, x),
                              .C = Features(projections_.query, x).mul_(scale_)};
@@ -196,8 +195,10 @@ absl::Status ReadKinds(const ConfigReader& config, TestbedMixerConfig& mixers) {
     const auto kind = static_cast<TestbedMixerKind>(place - names.begin());
     const bool rotates = kind == TestbedMixerKind::kSA || kind == TestbedMixerKind::kLA;
     if (rotates && mixers.StatesOf(kind) % 2 != 0) {
-      return ConfigContradiction(fmt::format("a query of {} has {} dimensions, and pairs rotate",
-                                             name, mixers.StatesOf(kind)));
+      const bool given = mixers.state_size.has_value() && kind != TestbedMixerKind::kSA;
+      return config.Contradiction(fmt::format(
+          "{} is {}, but queries of {} rotate in pairs",
+          given ? "state_size" : "hidden_size / num_attention_heads", mixers.StatesOf(kind), name));
     }
     mixers.kinds.push_back(kind);
   }
@@ -236,11 +237,8 @@ absl::StatusOr<TestbedMixerConfig> ReadTestbedMixers(const ConfigReader& config)
   TestbedMixerConfig mixers;
   ESS_ASSIGN_OR_RETURN(mixers.hidden_size, config.Size("hidden_size", 128));
   ESS_ASSIGN_OR_RETURN(mixers.head_count, config.Size("num_attention_heads", 8));
-  if (mixers.hidden_size % mixers.head_count != 0) {
-    return ConfigContradiction(
-        fmt::format("hidden_size is {}, not a multiple of num_attention_heads = {}",
-                    mixers.hidden_size, mixers.head_count));
-  }
+  ESS_RETURN_IF_ERROR(config.CheckMultiple("hidden_size", mixers.hidden_size, "num_attention_heads",
+                                           mixers.head_count));
   mixers.head_dim = mixers.hidden_size / mixers.head_count;
   if (config.Has("state_size")) {
     ESS_ASSIGN_OR_RETURN(mixers.state_size, config.Size("state_size", std::nullopt));

@@ -24,11 +24,8 @@ absl::Status ReadWiring(const ConfigReader& config, FalconConfig& falcon) {
   ESS_ASSIGN_OR_RETURN(falcon.key_value_head_count,
                        config.Size("num_kv_heads", "n_head_kv", decoder.head_count));
   if (!new_layout) falcon.key_value_head_count = multi_query ? 1 : decoder.head_count;
-  if (decoder.head_count % falcon.key_value_head_count != 0) {
-    return ConfigContradiction(
-        fmt::format("num_attention_heads is {}, not a multiple of num_kv_heads = {}",
-                    decoder.head_count, falcon.key_value_head_count));
-  }
+  ESS_RETURN_IF_ERROR(config.CheckMultiple("num_attention_heads", decoder.head_count,
+                                           "num_kv_heads", falcon.key_value_head_count));
   ESS_ASSIGN_OR_RETURN(decoder.parallel_residual, config.Bool("parallel_attn", true));
   if (new_layout && !decoder.parallel_residual) {
     return config.Unsupported("parallel_attn", "true with new_decoder_architecture");
@@ -50,7 +47,7 @@ absl::StatusOr<FalconConfig> ReadFalconConfig(const ConfigReader& config) {
   ESS_ASSIGN_OR_RETURN(decoder.layer_count,
                        config.Size("num_hidden_layers", "n_layer", 32, kMaxLayers));
   ESS_ASSIGN_OR_RETURN(decoder.head_count, config.Size("num_attention_heads", "n_head", 71));
-  ESS_ASSIGN_OR_RETURN(decoder.head_dim, SharedHeadDim(decoder));
+  ESS_ASSIGN_OR_RETURN(decoder.head_dim, SharedHeadDim(config, decoder));
   ESS_ASSIGN_OR_RETURN(decoder.max_positions, config.Size("max_position_embeddings", 2048));
   ESS_RETURN_IF_ERROR(ReadWiring(config, falcon));
   decoder.attention_scales = UsualAttentionScales(decoder.layer_count, decoder.head_dim);

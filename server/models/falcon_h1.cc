@@ -87,9 +87,7 @@ absl::StatusOr<FalconH1Config> ReadFalconH1(const ConfigReader& config) {
                                                           .key_value_head_count = 8,
                                                           .max_positions = 8192,
                                                           .norm_epsilon = 1e-5}));
-  ESS_ASSIGN_OR_RETURN(decoder.query_key_value_bias, config.Bool("attention_bias", false));
-  decoder.attention_output_bias = decoder.query_key_value_bias;
-  ESS_ASSIGN_OR_RETURN(decoder.feed_forward_bias, config.Bool("mlp_bias", false));
+  ESS_RETURN_IF_ERROR(ReadBiases(config, decoder));
   ESS_ASSIGN_OR_RETURN(decoder.rotary,
                        ReadRotaryScaling(config, decoder.head_dim, decoder.max_positions));
   ESS_RETURN_IF_ERROR(ReadScan(config, falcon));

@@ -17,15 +17,12 @@ absl::StatusOr<AttentionMixerConfig> ReadOne(const ConfigReader& config, int64_t
   ESS_ASSIGN_OR_RETURN(heads.head_count, config.Size("num_heads", std::nullopt));
   ESS_ASSIGN_OR_RETURN(heads.key_value_head_count, config.Size("num_kv_heads", heads.head_count));
   if (hidden_size % (2 * heads.head_count) != 0) {
-    return ConfigContradiction(fmt::format("hidden_size is {}, not an even multiple of {} = {}",
-                                           hidden_size, config.Name("num_heads"),
-                                           heads.head_count));
+    return config.Contradiction(fmt::format("hidden_size is {}, not an even multiple of {} = {}",
+                                            hidden_size, config.Name("num_heads"),
+                                            heads.head_count));
   }
-  if (heads.head_count % heads.key_value_head_count != 0) {
-    return ConfigContradiction(
-        fmt::format("{} is {}, not a multiple of {} = {}", config.Name("num_heads"),
-                    heads.head_count, config.Name("num_kv_heads"), heads.key_value_head_count));
-  }
+  ESS_RETURN_IF_ERROR(config.CheckMultiple("num_heads", heads.head_count, "num_kv_heads",
+                                           heads.key_value_head_count));
   heads.head_dim = hidden_size / heads.head_count;
   heads.scale = 1 / std::sqrt(static_cast<double>(heads.head_dim));
   ESS_ASSIGN_OR_RETURN(heads.bias, config.Bool("qkv_bias", false));
@@ -50,7 +47,7 @@ absl::StatusOr<std::vector<std::optional<AttentionMixerConfig>>> ReadFlaAttentio
     for (const int64_t layer : layers) {
       std::optional<AttentionMixerConfig>& assigned = by_layer[static_cast<size_t>(layer)];
       if (assigned.has_value()) {
-        return ConfigContradiction(
+        return attn.Contradiction(
             fmt::format("{} lists layer {} a second time", attn.Name("layers"), layer));
       }
       assigned = attention;

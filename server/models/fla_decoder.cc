@@ -80,7 +80,8 @@ absl::StatusOr<FlaSizes> ReadFlaSizes(const ConfigReader& config, const FlaDefau
                     kMaxRatio));
   const int64_t inner = RoundUp(static_cast<double>(sizes.hidden_size) * ratio * 2 / 3, 256);
   ESS_ASSIGN_OR_RETURN(sizes.intermediate_size, config.Size("intermediate_size", inner));
-  ESS_RETURN_IF_ERROR(CheckWidth(sizes.intermediate_size, "hidden_size * hidden_ratio * 2 / 3"));
+  ESS_RETURN_IF_ERROR(
+      CheckWidth(config, sizes.intermediate_size, "hidden_size * hidden_ratio * 2 / 3"));
   ESS_RETURN_IF_ERROR(config.Choice("hidden_act", "swish", {"swish"}).status());
   ESS_ASSIGN_OR_RETURN(sizes.norm_epsilon, config.Number("norm_eps", 1e-6, 0, 1));
   return sizes;
@@ -91,18 +92,15 @@ absl::StatusOr<FlaHeads> ReadFlaHeads(const ConfigReader& config, int64_t hidden
   FlaHeads heads;
   ESS_ASSIGN_OR_RETURN(heads.count, config.Size("num_heads", defaults.count));
   ESS_ASSIGN_OR_RETURN(heads.groups, config.Size("num_kv_heads", heads.count));
-  if (heads.count % heads.groups != 0) {
-    return ConfigContradiction(fmt::format("num_heads is {}, not a multiple of num_kv_heads = {}",
-                                           heads.count, heads.groups));
-  }
+  ESS_RETURN_IF_ERROR(config.CheckMultiple("num_heads", heads.count, "num_kv_heads", heads.groups));
   const auto head_dim = [&](const std::string& key,
                             double default_ratio) -> absl::StatusOr<int64_t> {
     ESS_ASSIGN_OR_RETURN(const double ratio,
                          config.Number(key, default_ratio, 1 / kMaxRatio, kMaxRatio));
     const std::string product = fmt::format("hidden_size * {}", key);
-    ESS_ASSIGN_OR_RETURN(const int64_t width, WholeProduct(hidden_size, ratio, product));
+    ESS_ASSIGN_OR_RETURN(const int64_t width, WholeProduct(config, hidden_size, ratio, product));
     if (width % heads.count != 0 || width == 0) {
-      return ConfigContradiction(
+      return config.Contradiction(
           fmt::format("{} is {}, not a multiple of num_heads = {}", product, width, heads.count));
     }
     return width / heads.count;
@@ -125,6 +123,16 @@ absl::StatusOr<GatedOutputLayout> ReadFlaOutput(const ConfigReader& config, cons
   ESS_ASSIGN_OR_RETURN(const bool fused, config.Bool("fuse_norm", true));
   if (fused && output.gate) output.norm = "g_norm_swish_gate";
   return output;
+}
+
+GatedOutputLayout UngatedOutput(int64_t hidden_size, bool norm_weight) {
+  return {.head_count = 1,
+          .head_dim = hidden_size,
+          .hidden_size = hidden_size,
+          .norm = "g_norm",
+          .norm_weight = norm_weight,
+          .norm_epsilon = 1e-5,
+          .gate = false};
 }
 
 absl::StatusOr<int64_t> ReadShortConvolution(const ConfigReader& config, bool used_by_default) {
@@ -151,19 +159,20 @@ int64_t RoundUp(double width, int64_t multiple) {
   return (static_cast<int64_t>(width) + multiple - 1) / multiple * multiple;
 }
 
-absl::Status CheckWidth(int64_t width, const std::string& product) {
+absl::Status CheckWidth(const ConfigReader& config, int64_t width, std::string_view product) {
   if (width <= kMaxConfigSize) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      fmt::format("config.json: {} is {}; supported: 1 to {}", product, width, kMaxConfigSize));
+  return config.UnsupportedValue(product, static_cast<double>(width),
+                                 fmt::format("1 to {}", kMaxConfigSize));
 }
 
-absl::StatusOr<int64_t> WholeProduct(int64_t count, double ratio, const std::string& product) {
+absl::StatusOr<int64_t> WholeProduct(const ConfigReader& config, int64_t count, double ratio,
+                                     std::string_view product) {
   const double exact = static_cast<double>(count) * ratio;
   const double whole = std::round(exact);
   if (std::abs(exact - whole) > 1e-9 * exact) {
-    return ConfigContradiction(fmt::format("{} is {:g}, not a whole number", product, exact));
+    return config.Contradiction(fmt::format("{} is {:g}, not a whole number", product, exact));
   }
-  ESS_RETURN_IF_ERROR(CheckWidth(static_cast<int64_t>(whole), product));
+  ESS_RETURN_IF_ERROR(CheckWidth(config, static_cast<int64_t>(whole), product));
   return static_cast<int64_t>(whole);
 }
 

@@ -55,6 +55,10 @@ absl::StatusOr<FlaHeads> ReadFlaHeads(const ConfigReader& config, int64_t hidden
 absl::StatusOr<GatedOutputLayout> ReadFlaOutput(const ConfigReader& config, const FlaSizes& sizes,
                                                 const FlaHeads& heads);
 
+// How layers end that have no gate and norm all heads as one, `hidden_size` wide. The public layers
+// do not hand norm_eps to this norm.
+GatedOutputLayout UngatedOutput(int64_t hidden_size, bool norm_weight);
+
 // Taps of the short convolutions; 0 where `use_short_conv` is false.
 absl::StatusOr<int64_t> ReadShortConvolution(const ConfigReader& config, bool used_by_default);
 
@@ -68,10 +72,11 @@ absl::StatusOr<ActivationInPlace> ReadFlaActivation(const ConfigReader& config,
 int64_t RoundUp(double width, int64_t multiple);
 
 // kFailedPrecondition, naming `product`, where `width` is above kMaxConfigSize.
-absl::Status CheckWidth(int64_t width, const std::string& product);
+absl::Status CheckWidth(const ConfigReader& config, int64_t width, std::string_view product);
 
 // `count` times `ratio`, a whole number. Errors: kDataLoss, naming `product`, where it is none.
-absl::StatusOr<int64_t> WholeProduct(int64_t count, double ratio, const std::string& product);
+absl::StatusOr<int64_t> WholeProduct(const ConfigReader& config, int64_t count, double ratio,
+                                     std::string_view product);
 
 // Takes the mixer of a layer, whose tensors start with this prefix ("layers.3.attn.").
 using TakeFlaMixer = absl::FunctionRef<absl::StatusOr<std::unique_ptr<SequenceMixer>>(

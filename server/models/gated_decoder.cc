@@ -129,9 +129,9 @@ class GatedDecoder final : public Decoder {
     if (config_.embedding_scale != 1) {
       state.hidden.mul_(at::scalar_tensor(config_.embedding_scale, state.hidden.options()));
     }
-    state.rotary = MakeRotaryTable(config_.rotary, length, embedding_);
+    state.rotary = MakeRotaryTable(config_.rotary, length, embedding_.device());
     state.window_rotary = config_.window_rotary.has_value()
-                              ? MakeRotaryTable(*config_.window_rotary, length, embedding_)
+                              ? MakeRotaryTable(*config_.window_rotary, length, embedding_.device())
                               : state.rotary;
     return state;
   }

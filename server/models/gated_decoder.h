@@ -81,6 +81,12 @@ struct GatedDecoderDefaults {
 absl::StatusOr<GatedDecoderConfig> ReadGatedDecoder(const ConfigReader& config,
                                                     const GatedDecoderDefaults& defaults);
 
+// `attention_bias`, of all four projections of attention. Errors: those of ConfigReader.
+absl::Status ReadAttentionBias(const ConfigReader& config, GatedDecoderConfig& decoder);
+
+// That, and `mlp_bias`. Errors: those of ConfigReader.
+absl::Status ReadBiases(const ConfigReader& config, GatedDecoderConfig& decoder);
+
 // Its heads, without a window.
 GroupedQueryConfig HeadsOf(const GatedDecoderConfig& config);
 

@@ -18,17 +18,12 @@ absl::Status ReadHeads(const ConfigReader& config, const GatedDecoderDefaults& d
   const int64_t shared =
       defaults.key_value_head_count > 0 ? defaults.key_value_head_count : decoder.head_count;
   ESS_ASSIGN_OR_RETURN(decoder.key_value_head_count, config.Size("num_key_value_heads", shared));
-  const bool divides = decoder.hidden_size % decoder.head_count == 0;
-  if (!config.Has("head_dim") && defaults.head_dim == 0 && !divides) {
-    return ConfigContradiction(
-        fmt::format("hidden_size is {}, not a multiple of num_attention_heads = {}",
-                    decoder.hidden_size, decoder.head_count));
+  if (!config.Has("head_dim") && defaults.head_dim == 0) {
+    ESS_RETURN_IF_ERROR(config.CheckMultiple("hidden_size", decoder.hidden_size,
+                                             "num_attention_heads", decoder.head_count));
   }
-  if (decoder.head_count % decoder.key_value_head_count != 0) {
-    return ConfigContradiction(
-        fmt::format("num_attention_heads is {}, not a multiple of num_key_value_heads = {}",
-                    decoder.head_count, decoder.key_value_head_count));
-  }
+  ESS_RETURN_IF_ERROR(config.CheckMultiple("num_attention_heads", decoder.head_count,
+                                           "num_key_value_heads", decoder.key_value_head_count));
   const int64_t head_dim = defaults.head_dim > 0
                                ? defaults.head_dim
                                : std::max<int64_t>(decoder.hidden_size / decoder.head_count, 1);
@@ -63,6 +58,18 @@ absl::StatusOr<GatedDecoderConfig> ReadGatedDecoder(const ConfigReader& config,
   decoder.activation = FindActivation(activation);
   decoder.windows = FullAttention(decoder.layer_count);
   return decoder;
+}
+
+absl::Status ReadAttentionBias(const ConfigReader& config, GatedDecoderConfig& decoder) {
+  ESS_ASSIGN_OR_RETURN(decoder.query_key_value_bias, config.Bool("attention_bias", false));
+  decoder.attention_output_bias = decoder.query_key_value_bias;
+  return absl::OkStatus();
+}
+
+absl::Status ReadBiases(const ConfigReader& config, GatedDecoderConfig& decoder) {
+  ESS_RETURN_IF_ERROR(ReadAttentionBias(config, decoder));
+  ESS_ASSIGN_OR_RETURN(decoder.feed_forward_bias, config.Bool("mlp_bias", false));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<InitialWeights> GatedInitialWeights(const ConfigReader& config) {

@@ -38,11 +38,10 @@ absl::Status ReadHeads(const ConfigReader& config, GatedDeltanetConfig& delta) {
   ESS_ASSIGN_OR_RETURN(delta.key_dim, config.Size("head_dim", 256));
   ESS_ASSIGN_OR_RETURN(const double expand,
                        config.Number("expand_v", 2, 1 / kMaxExpansion, kMaxExpansion));
-  ESS_ASSIGN_OR_RETURN(delta.value_dim, WholeProduct(delta.key_dim, expand, "head_dim * expand_v"));
-  if (delta.value_head_count % delta.key_head_count != 0) {
-    return ConfigContradiction(fmt::format("num_v_heads is {}, not a multiple of num_heads = {}",
-                                           delta.value_head_count, delta.key_head_count));
-  }
+  ESS_ASSIGN_OR_RETURN(delta.value_dim,
+                       WholeProduct(config, delta.key_dim, expand, "head_dim * expand_v"));
+  ESS_RETURN_IF_ERROR(config.CheckMultiple("num_v_heads", delta.value_head_count, "num_heads",
+                                           delta.key_head_count));
   if (std::max(delta.key_dim, delta.value_dim) > kMaxConfigSize / delta.value_head_count) {
     return config.Unsupported("head_dim",
                               fmt::format("heads times their width up to {}", kMaxConfigSize));
@@ -64,12 +63,12 @@ absl::StatusOr<GatedDeltanetConfig> ReadGatedDeltanet(const ConfigReader& config
   return delta;
 }
 
-class GatedDeltaMixer final : public SequenceMixer {
+class GatedDeltanetMixer final : public SequenceMixer {
  public:
   static absl::StatusOr<std::unique_ptr<SequenceMixer>> Take(TensorSource& tensors,
                                                              const GatedDeltanetConfig& config,
                                                              const std::string& prefix) {
-    auto mixer = std::make_unique<GatedDeltaMixer>();
+    auto mixer = std::make_unique<GatedDeltanetMixer>();
     mixer->config_ = config;
     const int64_t width = config.sizes.hidden_size;
     const int64_t heads = config.value_head_count;
@@ -108,13 +107,14 @@ class GatedDeltaMixer final : public SequenceMixer {
                                  ForwardPass& pass) const override {
     const double scale = 1 / std::sqrt(static_cast<double>(config_.key_dim));
     const double most = config_.negative_eigenvalues ? 2 : 1;
-    const at::Tensor delta = at::softplus(alpha_(x).to(at::kFloat).add_(time_step_bias_));
+    const at::Tensor wide = x.to(at::kFloat);  // Of the gates.
+    const at::Tensor delta = at::softplus(alpha_(wide).add_(time_step_bias_));
     const DeltaScanInputs scan = {
         .head_count = config_.value_head_count,
         .queries = UnitLength(query_.Features(x, config_.key_dim)).mul(scale),
         .keys = UnitLength(key_.Features(x, config_.key_dim)),
         .values = value_.Heads(x, config_.value_dim),
-        .beta = beta_(x).to(at::kFloat).sigmoid_().mul_(most).unsqueeze(2),
+        .beta = beta_(wide).sigmoid_().mul_(most).unsqueeze(2),
         .log_alpha = delta.mul(A_).unsqueeze(2)};
     ESS_ASSIGN_OR_RETURN(const at::Tensor y, DeltaScan(scan, mixer, pass));
     return y.defined() ? output_(y, x) : y;
@@ -135,7 +135,7 @@ absl::StatusOr<std::unique_ptr<SequenceModel>> CreateGatedDeltanet(const ConfigR
   ESS_ASSIGN_OR_RETURN(const GatedDeltanetConfig delta, ReadGatedDeltanet(config));
   return MakeFlaDecoder("gated_deltanet", config, delta.sizes, tensors, device,
                         [&](const std::string& prefix, int64_t) {
-                          return GatedDeltaMixer::Take(tensors, delta, prefix);
+                          return GatedDeltanetMixer::Take(tensors, delta, prefix);
                         });
 }
 

@@ -23,8 +23,7 @@ absl::StatusOr<GatedDecoderConfig> ReadGemma(const ConfigReader& config) {
                                                  .norm_epsilon = 1e-6,
                                                  .activation_key = "hidden_act",
                                                  .activation = "gelu_pytorch_tanh"}));
-  ESS_ASSIGN_OR_RETURN(gemma.query_key_value_bias, config.Bool("attention_bias", false));
-  gemma.attention_output_bias = gemma.query_key_value_bias;
+  ESS_RETURN_IF_ERROR(ReadAttentionBias(config, gemma));
   gemma.norm_kind = RmsNormKind::kGemma;
   gemma.embedding_scale = std::sqrt(static_cast<double>(gemma.hidden_size));
   ESS_ASSIGN_OR_RETURN(gemma.rotary,

@@ -23,8 +23,7 @@ absl::StatusOr<GatedDecoderConfig> ReadGemmaFamily(const ConfigReader& config,
                                                    const SoftCaps& soft_caps) {
   ESS_ASSIGN_OR_RETURN(GatedDecoderConfig gemma, ReadGatedDecoder(config, defaults));
   ESS_RETURN_IF_ERROR(config.RefuseTrue("use_bidirectional_attention"));
-  ESS_ASSIGN_OR_RETURN(gemma.query_key_value_bias, config.Bool("attention_bias", false));
-  gemma.attention_output_bias = gemma.query_key_value_bias;
+  ESS_RETURN_IF_ERROR(ReadAttentionBias(config, gemma));
   gemma.norm_kind = RmsNormKind::kGemma;
   gemma.output_norms = true;
   gemma.embedding_scale = std::sqrt(static_cast<double>(gemma.hidden_size));

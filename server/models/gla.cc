@@ -100,7 +100,7 @@ class GlaMixer final : public SequenceMixer {
  private:
   // [L, D] => [L, G, N]
   at::Tensor LogGates(const at::Tensor& x) const {
-    at::Tensor gates = at::log_sigmoid(gate_up_(gate_down_(x)).to(at::kFloat));
+    at::Tensor gates = at::log_sigmoid(gate_up_(gate_down_(x.to(at::kFloat))));
     gates.div_(kGateLogitNormalizer);
     if (config_.log_gate_minimum.has_value()) gates.clamp_min_(*config_.log_gate_minimum);
     return gates.view({x.size(0), -1, config_.heads.key_dim});

@@ -39,7 +39,7 @@ absl::StatusOr<Gpt2Config> ReadGpt2Config(const ConfigReader& config) {
   ESS_ASSIGN_OR_RETURN(decoder.head_count, config.Size("n_head", "num_attention_heads", 12));
   ESS_ASSIGN_OR_RETURN(decoder.max_positions,
                        config.Size("n_positions", "max_position_embeddings", 1024));
-  ESS_ASSIGN_OR_RETURN(decoder.head_dim, SharedHeadDim(decoder, "n_embd", "n_head"));
+  ESS_ASSIGN_OR_RETURN(decoder.head_dim, SharedHeadDim(config, decoder, "n_embd", "n_head"));
   ESS_ASSIGN_OR_RETURN(decoder.attention_scales,
                        ReadScales(config, decoder.layer_count, decoder.head_dim));
   ESS_ASSIGN_OR_RETURN(const std::string activation,

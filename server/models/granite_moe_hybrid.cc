@@ -33,21 +33,6 @@ struct GraniteConfig {
   double logit_divisor = 1;
 };
 
-// `layers_block_type` is the public class's other name of `layer_types`.
-absl::StatusOr<std::vector<bool>> ReadAttends(const ConfigReader& config, int64_t layer_count) {
-  std::vector<bool> attends(static_cast<size_t>(layer_count), false);
-  const char* const key = config.Has("layers_block_type") ? "layers_block_type" : "layer_types";
-  if (!config.Has(key)) return attends;
-  ESS_ASSIGN_OR_RETURN(
-      const std::vector<std::string> types,
-      config.Choices(key, layer_count,
-                     {"full_attention", "linear_attention", "attention", "mamba"}));
-  for (size_t layer = 0; layer < types.size(); ++layer) {
-    attends[layer] = types[layer] == "full_attention" || types[layer] == "attention";
-  }
-  return attends;
-}
-
 absl::Status ReadExperts(const ConfigReader& config, GatedDecoderConfig& decoder) {
   ExpertsConfig experts;
   ESS_ASSIGN_OR_RETURN(experts.count, config.Count("num_local_experts", 8));
@@ -61,7 +46,7 @@ absl::Status ReadExperts(const ConfigReader& config, GatedDecoderConfig& decoder
   experts.gate = experts.up = experts.down = "";
   experts.stacked_gate_up = "input_linear.weight";
   experts.stacked_down = "output_linear.weight";
-  ESS_RETURN_IF_ERROR(CheckExperts(experts));
+  ESS_RETURN_IF_ERROR(CheckExperts(config, experts));
   decoder.experts = std::move(experts);
   return absl::OkStatus();
 }
@@ -88,8 +73,7 @@ absl::StatusOr<GraniteConfig> ReadGranite(const ConfigReader& config) {
                                                           .layer_count = 32,
                                                           .head_count = 32,
                                                           .max_positions = 2048}));
-  ESS_ASSIGN_OR_RETURN(decoder.query_key_value_bias, config.Bool("attention_bias", false));
-  decoder.attention_output_bias = decoder.query_key_value_bias;
+  ESS_RETURN_IF_ERROR(ReadAttentionBias(config, decoder));
   const absl::StatusOr<std::string> positions =
       config.Choice("position_embedding_type", "nope", {"nope", "rope"});
   ESS_RETURN_IF_ERROR(positions.status());
@@ -108,7 +92,12 @@ absl::StatusOr<GraniteConfig> ReadGranite(const ConfigReader& config) {
   scan.norm_epsilon = decoder.norm_epsilon;
   ESS_RETURN_IF_ERROR(ReadPrefixedHeadScan(config, /*width_key=*/"", /*default_width=*/0, scan));
   scan.output_bias = scan.input_bias;
-  ESS_ASSIGN_OR_RETURN(granite.attends, ReadAttends(config, decoder.layer_count));
+  // The public class's other name of `layer_types`.
+  const char* const kinds = config.Has("layers_block_type") ? "layers_block_type" : "layer_types";
+  const std::vector<bool> none(static_cast<size_t>(decoder.layer_count), false);
+  ESS_ASSIGN_OR_RETURN(granite.attends,
+                       ReadLayerKinds(config, kinds, {"full_attention", "attention"},
+                                      {"linear_attention", "mamba"}, none));
   return granite;
 }
 
@@ -139,20 +128,15 @@ absl::StatusOr<FeedForward> TakeGraniteFeedForward(TensorSource& tensors,
 absl::StatusOr<HybridLayer> TakeGraniteLayer(TensorSource& tensors, const GraniteConfig& granite,
                                              const std::string& prefix, size_t layer_index) {
   const GatedDecoderConfig& decoder = granite.decoder;
-  const auto norm = [&](const char* name) {
-    return TakeRmsNorm(tensors, prefix + name, decoder.hidden_size, decoder.norm_epsilon);
+  const auto take_mixer = [&] {
+    return granite.attends[layer_index]
+               ? TakeAttentionMixer(tensors, prefix + "self_attn.", AttentionOf(decoder))
+               : TakeHeadScanMixer(tensors, prefix + "mamba.", granite.scan);
   };
-  HybridLayer layer;
-  ESS_ASSIGN_OR_RETURN(layer.mixer_norm, norm("input_layernorm"));
-  HybridMixer& mixer = layer.mixers.emplace_back();
-  mixer.output_scale = granite.residual_multiplier;
-  if (granite.attends[layer_index]) {
-    ESS_ASSIGN_OR_RETURN(mixer.mixer,
-                         TakeAttentionMixer(tensors, prefix + "self_attn.", AttentionOf(decoder)));
-  } else {
-    ESS_ASSIGN_OR_RETURN(mixer.mixer, TakeHeadScanMixer(tensors, prefix + "mamba.", granite.scan));
-  }
-  ESS_ASSIGN_OR_RETURN(layer.feed_forward_norm, norm("post_attention_layernorm"));
+  ESS_ASSIGN_OR_RETURN(HybridLayer layer,
+                       TakeMixerLayer(tensors, prefix, decoder,
+                                      {.feed_forward = "post_attention_layernorm"}, take_mixer));
+  layer.mixers.front().output_scale = granite.residual_multiplier;
   ESS_ASSIGN_OR_RETURN(layer.feed_forward, TakeGraniteFeedForward(tensors, granite, prefix));
   return layer;
 }

@@ -21,9 +21,6 @@ namespace {
 
 constexpr int64_t kChunk = 16;
 
-// The public layer does not hand norm_eps to its last norm.
-constexpr double kOutputNormEpsilon = 1e-5;
-
 struct GsaConfig {
   FlaSizes sizes;
   FlaHeads heads;
@@ -49,7 +46,8 @@ absl::StatusOr<GsaConfig> ReadGsa(const ConfigReader& config) {
   ESS_ASSIGN_OR_RETURN(
       gsa.slot_count,
       config.Size("num_slots", config.IsNull("num_slots") ? gsa.heads.key_dim : 64));
-  ESS_RETURN_IF_ERROR(CheckWidth(gsa.heads.count * gsa.slot_count, "num_heads * num_slots"));
+  ESS_RETURN_IF_ERROR(
+      CheckWidth(config, gsa.heads.count * gsa.slot_count, "num_heads * num_slots"));
   ESS_ASSIGN_OR_RETURN(gsa.convolution_taps, ReadShortConvolution(config, false));
   ESS_ASSIGN_OR_RETURN(gsa.gate_logit_normalizer, config.Size("gate_logit_normalizer", 8));
   ESS_ASSIGN_OR_RETURN(gsa.feature_map,
@@ -124,14 +122,8 @@ class GsaMixer final : public SequenceMixer {
     } else {
       mixer->feature_map_ = FindActivation(config.feature_map);
     }
-    ESS_ASSIGN_OR_RETURN(mixer->output_, TakeGatedOutput(tensors, prefix,
-                                                         {.head_count = 1,
-                                                          .head_dim = width,
-                                                          .hidden_size = width,
-                                                          .norm = "g_norm",
-                                                          .norm_weight = config.norm_weight,
-                                                          .norm_epsilon = kOutputNormEpsilon,
-                                                          .gate = false}));
+    ESS_ASSIGN_OR_RETURN(
+        mixer->output_, TakeGatedOutput(tensors, prefix, UngatedOutput(width, config.norm_weight)));
     return mixer;
   }
 
@@ -144,7 +136,7 @@ class GsaMixer final : public SequenceMixer {
                                  ForwardPass& pass) const override {
     const FlaHeads& heads = config_.heads;
     const at::Tensor log_gates =
-        at::log_sigmoid(forget_(x).to(at::kFloat).view({x.size(0), -1, config_.slot_count}))
+        at::log_sigmoid(forget_(x.to(at::kFloat)).view({x.size(0), -1, config_.slot_count}))
             .div_(static_cast<double>(config_.gate_logit_normalizer));
     const at::Tensor slots = log_gates.expm1().neg_();  // 1 - a
     ESS_ASSIGN_OR_RETURN(const at::Tensor scores,

@@ -6,7 +6,6 @@
 #include <memory>
 #include <string>
 
-#include "fmt/format.h"
 #include "server/base/status_macros.h"
 #include "server/models/fla_decoder.h"
 #include "server/models/layers/convolved_projection.h"
@@ -16,9 +15,6 @@
 
 namespace ess::models {
 namespace {
-
-// The public layer does not hand norm_eps to its last norm.
-constexpr double kOutputNormEpsilon = 1e-5;
 
 struct Hgrn2Config {
   FlaSizes sizes;
@@ -32,17 +28,18 @@ struct Hgrn2Config {
 absl::StatusOr<Hgrn2Config> ReadHgrn2(const ConfigReader& config) {
   Hgrn2Config hgrn2;
   ESS_ASSIGN_OR_RETURN(hgrn2.sizes, ReadFlaSizes(config, {}));
+  const int64_t hidden_size = hgrn2.sizes.hidden_size;
   // `expand_ratio` wins over `num_heads`, as in the public layer.
   if (config.IsNull("expand_ratio")) {
     ESS_ASSIGN_OR_RETURN(hgrn2.head_count, config.Size("num_heads", std::nullopt));
-    hgrn2.head_dim = hgrn2.sizes.hidden_size / hgrn2.head_count;
+    ESS_RETURN_IF_ERROR(
+        config.CheckMultiple("hidden_size", hidden_size, "num_heads", hgrn2.head_count));
+    hgrn2.head_dim = hidden_size / hgrn2.head_count;
   } else {
     ESS_ASSIGN_OR_RETURN(hgrn2.head_dim, config.Size("expand_ratio", 128));
-    hgrn2.head_count = hgrn2.sizes.hidden_size / hgrn2.head_dim;
-  }
-  if (hgrn2.head_count * hgrn2.head_dim != hgrn2.sizes.hidden_size) {
-    return ConfigContradiction(fmt::format("hidden_size is {}, not a multiple of expand_ratio = {}",
-                                           hgrn2.sizes.hidden_size, hgrn2.head_dim));
+    ESS_RETURN_IF_ERROR(
+        config.CheckMultiple("hidden_size", hidden_size, "expand_ratio", hgrn2.head_dim));
+    hgrn2.head_count = hidden_size / hgrn2.head_dim;
   }
   ESS_ASSIGN_OR_RETURN(hgrn2.convolution_taps, ReadShortConvolution(config, false));
   ESS_ASSIGN_OR_RETURN(hgrn2.lower_bounds, config.Bool("use_lower_bound", true));
@@ -68,14 +65,8 @@ class Hgrn2Mixer final : public SequenceMixer {
     ESS_ASSIGN_OR_RETURN(mixer->query_, take("q", FindActivation("silu")));
     ESS_ASSIGN_OR_RETURN(mixer->forget_, take("f", nullptr));
     ESS_ASSIGN_OR_RETURN(mixer->value_, take("i", nullptr));
-    ESS_ASSIGN_OR_RETURN(mixer->output_, TakeGatedOutput(tensors, prefix,
-                                                         {.head_count = 1,
-                                                          .head_dim = width,
-                                                          .hidden_size = width,
-                                                          .norm = "g_norm",
-                                                          .norm_weight = config.norm_weight,
-                                                          .norm_epsilon = kOutputNormEpsilon,
-                                                          .gate = false}));
+    ESS_ASSIGN_OR_RETURN(
+        mixer->output_, TakeGatedOutput(tensors, prefix, UngatedOutput(width, config.norm_weight)));
     return mixer;
   }
 

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "fmt/format.h"
@@ -62,7 +63,7 @@ class HybridDecoder final : public Decoder {
     state.hidden = Scaled(embeddings, config_.embedding_scale);
     if (config_.float32_residual) state.hidden = state.hidden.to(at::kFloat);
     if (config_.rotary) {
-      state.rotary = MakeRotaryTable(*config_.rotary, embeddings.size(0), embedding_);
+      state.rotary = MakeRotaryTable(*config_.rotary, embeddings.size(0), embedding_.device());
     }
     return state;
   }
@@ -136,6 +137,45 @@ HybridDecoderConfig HybridOf(const GatedDecoderConfig& config) {
           .max_positions = config.max_positions,
           .norm_epsilon = config.norm_epsilon,
           .norm_kind = config.norm_kind};
+}
+
+absl::StatusOr<std::vector<bool>> ReadLayerKinds(const ConfigReader& config, std::string_view key,
+                                                 const std::vector<std::string>& attention,
+                                                 const std::vector<std::string>& others,
+                                                 std::vector<bool> otherwise) {
+  if (!config.Has(key)) return otherwise;
+  std::vector<std::string> supported = attention;
+  supported.insert(supported.end(), others.begin(), others.end());
+  ESS_ASSIGN_OR_RETURN(const std::vector<std::string> kinds,
+                       config.Choices(key, std::ssize(otherwise), supported));
+  std::vector<bool> attends;
+  for (const std::string& kind : kinds) {
+    attends.push_back(std::find(attention.begin(), attention.end(), kind) != attention.end());
+  }
+  return attends;
+}
+
+absl::StatusOr<std::vector<bool>> ReadListedLayers(const ConfigReader& config, std::string_view key,
+                                                   int64_t layer_count) {
+  ESS_ASSIGN_OR_RETURN(const std::vector<int64_t> indices, config.Indices(key, layer_count));
+  std::vector<bool> listed(static_cast<size_t>(layer_count), false);
+  for (const int64_t layer : indices) listed[static_cast<size_t>(layer)] = true;
+  return listed;
+}
+
+absl::StatusOr<HybridLayer> TakeMixerLayer(
+    TensorSource& tensors, const std::string& prefix, const GatedDecoderConfig& config,
+    const HybridNormNames& norms,
+    absl::FunctionRef<absl::StatusOr<std::unique_ptr<SequenceMixer>>()> take_mixer) {
+  const auto take_norm = [&](std::string_view name) {
+    return TakeRmsNorm(tensors, prefix + std::string(name), config.hidden_size, config.norm_epsilon,
+                       config.norm_kind);
+  };
+  HybridLayer layer;
+  ESS_ASSIGN_OR_RETURN(layer.mixer_norm, take_norm(norms.mixer));
+  ESS_ASSIGN_OR_RETURN(layer.mixers.emplace_back().mixer, take_mixer());
+  ESS_ASSIGN_OR_RETURN(layer.feed_forward_norm, take_norm(norms.feed_forward));
+  return layer;
 }
 
 absl::StatusOr<FeedForward> TakeFeedForward(TensorSource& tensors, const std::string& prefix,

@@ -74,11 +74,34 @@ absl::StatusOr<std::unique_ptr<SequenceModel>> MakeHybridDecoder(const std::stri
 HybridDecoderConfig HybridOf(const GatedDecoderConfig& config);
 AttentionMixerConfig AttentionOf(const GatedDecoderConfig& config);
 
+// Which layers attend: those of which the list under `key` says one of `attention`; the rest of it
+// is of `others`. Without the key, those of `otherwise`. Errors: those of ConfigReader.
+absl::StatusOr<std::vector<bool>> ReadLayerKinds(const ConfigReader& config, std::string_view key,
+                                                 const std::vector<std::string>& attention,
+                                                 const std::vector<std::string>& others,
+                                                 std::vector<bool> otherwise);
+
+// The layers that the list of indices under `key` has. Errors: those of ConfigReader.
+absl::StatusOr<std::vector<bool>> ReadListedLayers(const ConfigReader& config, std::string_view key,
+                                                   int64_t layer_count);
+
 // How hybrids with Mamba or Mamba-2 start in transformers: rates of decay of 1, 2, ..., and biases
 // of time steps of 1 in Mamba-2. `padding`: pad_token_id of configs that are silent. Errors: those
 // of ConfigReader.
 absl::StatusOr<InitialWeights> MambaHybridInitialWeights(const ConfigReader& config,
                                                          std::optional<int64_t> padding);
+
+// How a layer's norms are called.
+struct HybridNormNames {
+  std::string_view mixer = "input_layernorm", feed_forward = "pre_ff_layernorm";
+};
+
+// Takes a layer of these norms and one mixer; its feed-forward is left to the caller.
+// Errors: those of TensorSource and `take_mixer`.
+absl::StatusOr<HybridLayer> TakeMixerLayer(
+    TensorSource& tensors, const std::string& prefix, const GatedDecoderConfig& config,
+    const HybridNormNames& norms,
+    absl::FunctionRef<absl::StatusOr<std::unique_ptr<SequenceMixer>>()> take_mixer);
 
 // Takes the experts of a layer that has them, else "PREFIXMODULEgate_proj", ...
 // Errors: those of TensorSource.

@@ -31,7 +31,7 @@ absl::StatusOr<std::vector<bool>> ReadPeriodic(const ConfigReader& config, int64
   ESS_ASSIGN_OR_RETURN(const int64_t period, config.Size(period_key, default_period));
   ESS_ASSIGN_OR_RETURN(const int64_t offset, config.Count(offset_key, default_offset));
   if (offset >= period) {
-    return ConfigContradiction(
+    return config.Contradiction(
         fmt::format("{} is {}, not below {} = {}", offset_key, offset, period_key, period));
   }
   std::vector<bool> layers;
@@ -45,12 +45,8 @@ absl::Status ReadScan(const ConfigReader& config, const GatedDecoderConfig& deco
   scan.activation = decoder.activation;
   scan.feature_norms = ScanFeatureNorms::kLearned;
   scan.feature_norm_epsilon = decoder.norm_epsilon;
-  ESS_ASSIGN_OR_RETURN(const int64_t expand, config.Size("mamba_expand", 2));
-  if (expand > kMaxConfigSize / scan.hidden_size) {
-    return config.Unsupported("mamba_expand",
-                              fmt::format("mamba_expand * hidden_size up to {}", kMaxConfigSize));
-  }
-  scan.channels = expand * scan.hidden_size;
+  ESS_ASSIGN_OR_RETURN(scan.channels,
+                       config.SizeTimes("mamba_expand", 2, "hidden_size", scan.hidden_size));
   ESS_ASSIGN_OR_RETURN(scan.state_size, config.Size("mamba_d_state", 16));
   ESS_ASSIGN_OR_RETURN(scan.convolution_taps, config.Size("mamba_d_conv", 4));
   ESS_ASSIGN_OR_RETURN(scan.time_step_rank,
@@ -72,7 +68,7 @@ absl::Status ReadExperts(const ConfigReader& config, GatedDecoderConfig& decoder
   experts.module = "feed_forward.";
   experts.stacked_module = "feed_forward.";
   experts.router = "router";
-  ESS_RETURN_IF_ERROR(CheckExperts(experts));
+  ESS_RETURN_IF_ERROR(CheckExperts(config, experts));
   decoder.experts = experts;
   return absl::OkStatus();
 }
@@ -97,20 +93,12 @@ absl::StatusOr<JambaConfig> ReadJamba(const ConfigReader& config) {
 absl::StatusOr<HybridLayer> TakeJambaLayer(TensorSource& tensors, const JambaConfig& jamba,
                                            const std::string& prefix, size_t layer_index) {
   const GatedDecoderConfig& decoder = jamba.decoder;
-  const auto norm = [&](const char* name) {
-    return TakeRmsNorm(tensors, prefix + name, decoder.hidden_size, decoder.norm_epsilon);
+  const auto take_mixer = [&] {
+    return jamba.attends[layer_index]
+               ? TakeAttentionMixer(tensors, prefix + "self_attn.", AttentionOf(decoder))
+               : TakeSelectiveScanMixer(tensors, prefix + "mamba.", jamba.scan);
   };
-  HybridLayer layer;
-  ESS_ASSIGN_OR_RETURN(layer.mixer_norm, norm("input_layernorm"));
-  HybridMixer& mixer = layer.mixers.emplace_back();
-  if (jamba.attends[layer_index]) {
-    ESS_ASSIGN_OR_RETURN(mixer.mixer,
-                         TakeAttentionMixer(tensors, prefix + "self_attn.", AttentionOf(decoder)));
-  } else {
-    ESS_ASSIGN_OR_RETURN(mixer.mixer,
-                         TakeSelectiveScanMixer(tensors, prefix + "mamba.", jamba.scan));
-  }
-  ESS_ASSIGN_OR_RETURN(layer.feed_forward_norm, norm("pre_ff_layernorm"));
+  ESS_ASSIGN_OR_RETURN(HybridLayer layer, TakeMixerLayer(tensors, prefix, decoder, {}, take_mixer));
   ESS_ASSIGN_OR_RETURN(layer.feed_forward,
                        TakeFeedForward(tensors, prefix, "feed_forward.", layer_index, decoder));
   return layer;

@@ -53,7 +53,8 @@ class LayerNormDecoder final : public Decoder {
     if (position_embedding_.defined()) {
       state.hidden.add_(position_embedding_.narrow(0, 0, length));
     }
-    if (config_.rotary) state.rotary = MakeRotaryTable(*config_.rotary, length, embedding_);
+    if (config_.rotary)
+      state.rotary = MakeRotaryTable(*config_.rotary, length, embedding_.device());
     return state;
   }
 
@@ -86,16 +87,17 @@ class LayerNormDecoder final : public Decoder {
   absl::StatusOr<at::Tensor> Attend(const LayerNormLayer& layer, int64_t layer_index,
                                     const at::Tensor& x, const PromptState& state,
                                     ForwardPass& pass) const {
-    auto heads = [&](const Linear& projection) {  // [L, D] => [L, heads, d]
-      return projection(x).view({x.size(0), -1, config_.head_dim});
+    const at::Tensor wide = x.to(at::kFloat);  // Of what attention scores.
+    auto heads = [&](const Linear& projection, const at::Tensor& from) {  // [L, D] => [L, heads, d]
+      return projection(from).view({from.size(0), -1, config_.head_dim});
     };
     const auto place = [&](at::Tensor rows, const std::optional<LayerNorm>& norm) {
       if (norm) rows = (*norm)(rows);
       return config_.rotary ? RotateHeads(rows, state.rotary) : rows.transpose(0, 1).contiguous();
     };
-    AttentionInputs inputs = {.queries = place(heads(layer.query), layer.query_norm),
-                              .keys = place(heads(layer.key), layer.key_norm),
-                              .values = heads(layer.value).transpose(0, 1),
+    AttentionInputs inputs = {.queries = place(heads(layer.query, wide), layer.query_norm),
+                              .keys = place(heads(layer.key, wide), layer.key_norm),
+                              .values = heads(layer.value, x).transpose(0, 1),
                               .scale = config_.attention_scales[static_cast<size_t>(layer_index)]};
     if (config_.alibi) {
       const at::Tensor like = at::empty({0}, x.options().dtype(at::kFloat));
@@ -123,7 +125,7 @@ absl::StatusOr<LayerNormDecoderConfig> ReadLayerNormDecoder(
   ESS_ASSIGN_OR_RETURN(decoder.layer_count,
                        config.Size("num_hidden_layers", defaults.layer_count, kMaxLayers));
   ESS_ASSIGN_OR_RETURN(decoder.head_count, config.Size("num_attention_heads", defaults.head_count));
-  ESS_ASSIGN_OR_RETURN(decoder.head_dim, SharedHeadDim(decoder));
+  ESS_ASSIGN_OR_RETURN(decoder.head_dim, SharedHeadDim(config, decoder));
   ESS_ASSIGN_OR_RETURN(decoder.max_positions,
                        config.Size("max_position_embeddings", defaults.max_positions));
   ESS_ASSIGN_OR_RETURN(
@@ -139,11 +141,12 @@ std::vector<double> UsualAttentionScales(int64_t layer_count, int64_t head_dim) 
                              1 / std::sqrt(static_cast<double>(head_dim)));
 }
 
-absl::StatusOr<int64_t> SharedHeadDim(const LayerNormDecoderConfig& config,
+absl::StatusOr<int64_t> SharedHeadDim(const ConfigReader& config,
+                                      const LayerNormDecoderConfig& decoder,
                                       std::string_view hidden_key, std::string_view heads_key) {
-  if (config.hidden_size % config.head_count == 0) return config.hidden_size / config.head_count;
-  return ConfigContradiction(fmt::format("{} is {}, not a multiple of {} = {}", hidden_key,
-                                         config.hidden_size, heads_key, config.head_count));
+  ESS_RETURN_IF_ERROR(
+      config.CheckMultiple(hidden_key, decoder.hidden_size, heads_key, decoder.head_count));
+  return decoder.hidden_size / decoder.head_count;
 }
 
 void SplitGroupedRows(const Linear& fused, int64_t group_count, int64_t head_dim,

@@ -78,7 +78,8 @@ std::vector<double> UsualAttentionScales(int64_t layer_count, int64_t head_dim);
 
 // head_dim of heads that share out the hidden size, whose keys are these. kDataLoss when they
 // cannot.
-absl::StatusOr<int64_t> SharedHeadDim(const LayerNormDecoderConfig& config,
+absl::StatusOr<int64_t> SharedHeadDim(const ConfigReader& config,
+                                      const LayerNormDecoderConfig& decoder,
                                       std::string_view hidden_key = "hidden_size",
                                       std::string_view heads_key = "num_attention_heads");
 

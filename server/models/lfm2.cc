@@ -44,12 +44,8 @@ class GatedConvolutionMixer final : public SequenceMixer {
                                                                     config.convolution_taps, bias));
     ESS_ASSIGN_OR_RETURN(mixer->output_,
                          TakeLinear(tensors, prefix + "out_proj", width, width, bias));
-    // Gates and taps are factors of the operator: rounding their products to less invents rank.
-    CausalConvolution& convolution = mixer->convolution_;
-    convolution.weight = convolution.weight.to(at::kFloat);
-    if (bias) convolution.bias = convolution.bias.to(at::kFloat);
     // Taps count from the present backwards in an operator, and towards it in a convolution.
-    mixer->filter_ = mixer->convolution_.weight.squeeze(1).flip(1);
+    mixer->filter_ = mixer->convolution_.weight.to(at::kFloat).squeeze(1).flip(1);
     return mixer;
   }
 
@@ -62,7 +58,8 @@ class GatedConvolutionMixer final : public SequenceMixer {
 
   absl::StatusOr<at::Tensor> Mix(const at::Tensor& u, const RotaryTable&, int64_t mixer,
                                  ForwardPass& pass) const override {
-    const std::vector<at::Tensor> parts = input_(u).to(at::kFloat).chunk(3, 1);  // [L, D] each
+    // Gates and taps are factors of the operator: rounding their products to less invents rank.
+    const std::vector<at::Tensor> parts = input_(u.to(at::kFloat)).chunk(3, 1);  // [L, D] each
     const at::Tensor &gate_in = parts[0], &gate_out = parts[1], &x = parts[2];
     if (pass.Wants(mixer)) ESS_RETURN_IF_ERROR(Capture(gate_in.t(), gate_out.t(), mixer, pass));
     if (pass.EndsAfter(mixer)) return at::Tensor();
@@ -90,8 +87,8 @@ class GatedConvolutionMixer final : public SequenceMixer {
   }
 
   Linear input_;  // [3 D, D]: the gates before and after the convolution, and what it convolves.
-  CausalConvolution convolution_;  // In float32.
-  at::Tensor filter_;              // [D, K]
+  CausalConvolution convolution_;
+  at::Tensor filter_;  // [D, K]
   Linear output_;
 };
 
@@ -116,18 +113,12 @@ absl::StatusOr<int64_t> ReadIntermediateSize(const ConfigReader& config) {
 }
 
 absl::StatusOr<std::vector<bool>> ReadAttends(const ConfigReader& config, int64_t layer_count) {
-  std::vector<bool> attends(static_cast<size_t>(layer_count), true);
-  if (config.Has("layer_types")) {
-    ESS_ASSIGN_OR_RETURN(const std::vector<std::string> types,
-                         config.Choices("layer_types", layer_count, {"conv", "full_attention"}));
-    for (size_t layer = 0; layer < types.size(); ++layer) attends[layer] = types[layer] != "conv";
-  } else if (config.Has("full_attn_idxs")) {
-    ESS_ASSIGN_OR_RETURN(const std::vector<int64_t> indices,
-                         config.Indices("full_attn_idxs", layer_count));
-    attends.assign(attends.size(), false);
-    for (const int64_t layer : indices) attends[static_cast<size_t>(layer)] = true;
+  constexpr std::string_view kKinds = "layer_types", kIndices = "full_attn_idxs";
+  if (!config.Has(kKinds) && config.Has(kIndices)) {
+    return ReadListedLayers(config, kIndices, layer_count);
   }
-  return attends;
+  const std::vector<bool> all(static_cast<size_t>(layer_count), true);
+  return ReadLayerKinds(config, kKinds, {"full_attention"}, {"conv"}, all);
 }
 
 absl::StatusOr<Lfm2Config> ReadLfm2(const ConfigReader& config) {
@@ -155,23 +146,18 @@ absl::StatusOr<Lfm2Config> ReadLfm2(const ConfigReader& config) {
 absl::StatusOr<HybridLayer> TakeLfm2Layer(TensorSource& tensors, const Lfm2Config& lfm2,
                                           const std::string& prefix, bool attends) {
   const GatedDecoderConfig& decoder = lfm2.decoder;
-  const auto norm = [&](const char* name) {
-    return TakeRmsNorm(tensors, prefix + name, decoder.hidden_size, decoder.norm_epsilon);
+  AttentionMixerConfig attention = AttentionOf(decoder);
+  attention.output = "out_proj";
+  attention.heads.query_norm = "q_layernorm";
+  attention.heads.key_norm = "k_layernorm";
+  const auto take_mixer = [&] {
+    return attends ? TakeAttentionMixer(tensors, prefix + "self_attn.", attention)
+                   : GatedConvolutionMixer::Take(tensors, prefix + "conv.", lfm2);
   };
-  HybridLayer layer;
-  ESS_ASSIGN_OR_RETURN(layer.mixer_norm, norm("operator_norm"));
-  HybridMixer& mixer = layer.mixers.emplace_back();
-  if (attends) {
-    AttentionMixerConfig attention = AttentionOf(decoder);
-    attention.output = "out_proj";
-    attention.heads.query_norm = "q_layernorm";
-    attention.heads.key_norm = "k_layernorm";
-    ESS_ASSIGN_OR_RETURN(mixer.mixer,
-                         TakeAttentionMixer(tensors, prefix + "self_attn.", attention));
-  } else {
-    ESS_ASSIGN_OR_RETURN(mixer.mixer, GatedConvolutionMixer::Take(tensors, prefix + "conv.", lfm2));
-  }
-  ESS_ASSIGN_OR_RETURN(layer.feed_forward_norm, norm("ffn_norm"));
+  ESS_ASSIGN_OR_RETURN(
+      HybridLayer layer,
+      TakeMixerLayer(tensors, prefix, decoder,
+                     {.mixer = "operator_norm", .feed_forward = "ffn_norm"}, take_mixer));
   ESS_ASSIGN_OR_RETURN(layer.feed_forward, TakeGatedFeedForward(tensors, prefix + "feed_forward.",
                                                                 {.width = decoder.hidden_size,
                                                                  .inner = decoder.intermediate_size,

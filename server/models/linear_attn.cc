@@ -89,12 +89,12 @@ class LinearAttnMixer final : public SequenceMixer {
 
   absl::StatusOr<at::Tensor> Mix(const at::Tensor& x, const RotaryTable& rotary, int64_t mixer,
                                  ForwardPass& pass) const override {
-    const auto heads = [&](const Linear& projection, int64_t head_dim) {  // [L, D] => [L, heads, d]
-      return projection(x).view({x.size(0), -1, head_dim});
+    const auto heads = [](const at::Tensor& rows, int64_t head_dim) {  // [L, H d] => [L, H, d]
+      return rows.view({rows.size(0), -1, head_dim});
     };
-    at::Tensor queries =
-        query_map_(heads(query_, config_.heads.key_dim)).to(at::kFloat);            // [L, H, N]
-    at::Tensor keys = key_map_(heads(key_, config_.heads.key_dim)).to(at::kFloat);  // [L, G, N]
+    const at::Tensor wide = x.to(at::kFloat);                                     // Of both.
+    at::Tensor queries = query_map_(heads(query_(wide), config_.heads.key_dim));  // [L, H, N]
+    at::Tensor keys = key_map_(heads(key_(wide), config_.heads.key_dim));         // [L, G, N]
     if (config_.queries_sum_to_one) queries = SumToOne(queries);
     if (config_.keys_sum_to_one) keys = SumToOne(keys);
     queries = queries.mul(1 / std::sqrt(static_cast<double>(config_.states())));
@@ -103,7 +103,7 @@ class LinearAttnMixer final : public SequenceMixer {
         .head_count = config_.heads.count,
         .queries = queries,
         .keys = keys,
-        .values = heads(value_, config_.heads.value_dim),
+        .values = heads(value_(x), config_.heads.value_dim),
         .log_gates = at::zeros({x.size(0), 1, 1}, x.options().dtype(at::kFloat))};
     ESS_ASSIGN_OR_RETURN(const at::Tensor y, GatedScan(scan, mixer, pass));
     return y.defined() ? output_(y, x) : y;
@@ -113,7 +113,7 @@ class LinearAttnMixer final : public SequenceMixer {
   // q_i . (k_0 + ... + k_i): [L, H, 1].
   static at::Tensor RowSums(const at::Tensor& queries, const at::Tensor& keys) {
     const int64_t heads = queries.size(1);
-    const at::Tensor sums = keys.to(at::kFloat).cumsum(0);
+    const at::Tensor sums = keys.cumsum(0);
     return HeadsOf(sums, heads, 0, heads).transpose(0, 1).mul(queries).sum(-1, /*keepdim=*/true);
   }
 

@@ -15,9 +15,7 @@ absl::StatusOr<GatedDecoderConfig> ReadLlama(const ConfigReader& config) {
                                                  .layer_count = 32,
                                                  .head_count = 32,
                                                  .max_positions = 2048}));
-  ESS_ASSIGN_OR_RETURN(llama.query_key_value_bias, config.Bool("attention_bias", false));
-  llama.attention_output_bias = llama.query_key_value_bias;
-  ESS_ASSIGN_OR_RETURN(llama.feed_forward_bias, config.Bool("mlp_bias", false));
+  ESS_RETURN_IF_ERROR(ReadBiases(config, llama));
   ESS_ASSIGN_OR_RETURN(llama.rotary,
                        ReadRotaryScaling(config, llama.head_dim, llama.max_positions));
   return llama;

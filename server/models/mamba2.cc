@@ -3,6 +3,7 @@
 #include <string>
 #include <utility>
 
+#include "fmt/format.h"
 #include "server/base/status_macros.h"
 #include "server/models/layers/activation.h"
 #include "server/models/layers/head_scan_mixer.h"
@@ -36,7 +37,9 @@ absl::StatusOr<Mamba2Config> ReadMamba2Config(const ConfigReader& config) {
   ESS_ASSIGN_OR_RETURN(scan.head_count, config.Size("num_heads", 128));
   ESS_ASSIGN_OR_RETURN(scan.head_dim, config.Size("head_dim", 64));
   ESS_ASSIGN_OR_RETURN(scan.group_count, config.Size("n_groups", 8));
-  ESS_RETURN_IF_ERROR(CheckHeadScan(config, scan, sizes.intermediate_size, "expand * hidden_size",
+  const std::string width_name =
+      fmt::format("{} * {}", config.Name("expand"), config.Name("hidden_size"));
+  ESS_RETURN_IF_ERROR(CheckHeadScan(config, scan, sizes.intermediate_size, width_name,
                                     {.head_count = "num_heads",
                                      .head_dim = "head_dim",
                                      .group_count = "n_groups",

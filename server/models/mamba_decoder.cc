@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-#include "fmt/format.h"
 #include "server/base/status_macros.h"
 #include "server/models/hybrid_decoder.h"
 #include "server/models/layers/rms_norm.h"
@@ -17,14 +16,10 @@ absl::StatusOr<MambaSizes> ReadMambaSizes(const ConfigReader& config,
   ESS_ASSIGN_OR_RETURN(sizes.layer_count,
                        config.Size("num_hidden_layers", defaults.layer_count, kMaxLayers));
   ESS_ASSIGN_OR_RETURN(sizes.convolution_taps, config.Size("conv_kernel", 4));
-  ESS_ASSIGN_OR_RETURN(const int64_t expand, config.Size("expand", 2));
-  if (expand > kMaxConfigSize / sizes.hidden_size) {
-    return config.Unsupported("expand",
-                              fmt::format("expand * hidden_size up to {}", kMaxConfigSize));
-  }
+  ESS_ASSIGN_OR_RETURN(const int64_t expanded,
+                       config.SizeTimes("expand", 2, "hidden_size", sizes.hidden_size));
   // Some files say it outright, and mean it.
-  ESS_ASSIGN_OR_RETURN(sizes.intermediate_size,
-                       config.Size("intermediate_size", expand * sizes.hidden_size));
+  ESS_ASSIGN_OR_RETURN(sizes.intermediate_size, config.Size("intermediate_size", expanded));
   ESS_ASSIGN_OR_RETURN(sizes.norm_epsilon, config.Number("layer_norm_epsilon", 1e-5, 0, 1));
   ESS_ASSIGN_OR_RETURN(sizes.projection_bias, config.Bool("use_bias", false));
   ESS_ASSIGN_OR_RETURN(sizes.convolution_bias, config.Bool("use_conv_bias", true));

@@ -61,9 +61,8 @@ absl::StatusOr<std::unique_ptr<SequenceModel>> MakeMambaDecoder(const std::strin
 
 // The architecture whose configs `Read` reads and whose mixers `TakeMixer` takes:
 //   absl::StatusOr<Config> Read(const ConfigReader&), with MambaSizes Config::sizes
-//   absl::StatusOr<std::unique_ptr<SequenceMixer>> TakeMixer(TensorSource&, const std::string&
-//   prefix,
-//                                                            what Config::scan is)
+//   absl::StatusOr<std::unique_ptr<SequenceMixer>> TakeMixer(
+//       TensorSource&, const std::string& prefix, const Scan&), with Scan Config::scan
 // `architecture` says the rest. Checkpoints may carry the prefix "backbone.".
 template <auto Read, auto TakeMixer>
 Architecture MambaStackArchitecture(Architecture architecture) {

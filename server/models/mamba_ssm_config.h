@@ -12,12 +12,18 @@ namespace ess::models {
 // Whether this is a config.json of mamba_ssm (state-spaces/mamba-130m and others).
 bool IsMambaSsmConfig(const ConfigReader& config);
 
+// A config in the words of transformers, and what stands for each key in the file.
+struct TranslatedConfig {
+  nlohmann::json values = nlohmann::json::object();
+  KeyNames names;
+};
+
 // The config of `mamba` or `mamba2` that says the same.
 // Errors: those of ConfigReader, with the file's own keys; kFailedPrecondition  attention or
 //         feed-forward layers, layer norms, mixers with parts that transformers' have not.
-absl::StatusOr<nlohmann::json> TranslateMambaSsmConfig(const ConfigReader& config);
+absl::StatusOr<TranslatedConfig> TranslateMambaSsmConfig(const ConfigReader& config);
 
 // The same for Codestral-Mamba's params.json, whose weights are in consolidated.safetensors.
-absl::StatusOr<nlohmann::json> TranslateMistralMambaConfig(const ConfigReader& params);
+absl::StatusOr<TranslatedConfig> TranslateMistralMambaConfig(const ConfigReader& params);
 
 }  // namespace ess::models

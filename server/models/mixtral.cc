@@ -33,7 +33,7 @@ absl::StatusOr<GatedDecoderConfig> ReadMixtral(const ConfigReader& config) {
   experts.gate = "w1";
   experts.up = "w3";
   experts.down = "w2";
-  ESS_RETURN_IF_ERROR(CheckExperts(experts));
+  ESS_RETURN_IF_ERROR(CheckExperts(config, experts));
   return mixtral;
 }
 

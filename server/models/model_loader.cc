@@ -59,16 +59,28 @@ absl::StatusOr<nlohmann::json> ReadObject(const std::filesystem::path& folder,
   return absl::DataLossError(fmt::format("{}: the file is not an object", file));
 }
 
-// In transformers' words, whoever wrote it.
-absl::StatusOr<nlohmann::json> ReadConfig(const std::filesystem::path& folder) {
-  if (IsMistralFolder(folder)) {
-    ESS_ASSIGN_OR_RETURN(const nlohmann::json params, ReadObject(folder, kMistralConfigFile));
-    return TranslateMistralMambaConfig(ConfigReader(params, "", kMistralConfigFile));
+// What a folder's config says, in transformers' words, whoever wrote it.
+struct FolderConfig {
+  TranslatedConfig config;
+  std::string file;
+
+  ConfigReader Reader() const {
+    return ConfigReader(config.values, /*path=*/"", file, &config.names);
   }
-  ESS_ASSIGN_OR_RETURN(nlohmann::json config, ReadObject(folder, kConfigFile));
-  const ConfigReader reader(config);
-  if (IsMambaSsmConfig(reader)) return TranslateMambaSsmConfig(reader);
-  return config;
+};
+
+absl::StatusOr<FolderConfig> ReadConfig(const std::filesystem::path& folder) {
+  const bool is_mistral = IsMistralFolder(folder);
+  FolderConfig read{.config = {}, .file = is_mistral ? kMistralConfigFile : kConfigFile};
+  ESS_ASSIGN_OR_RETURN(read.config.values, ReadObject(folder, read.file));
+  const nlohmann::json written = read.config.values;
+  const ConfigReader reader(written, /*path=*/"", read.file);
+  if (is_mistral) {
+    ESS_ASSIGN_OR_RETURN(read.config, TranslateMistralMambaConfig(reader));
+  } else if (IsMambaSsmConfig(reader)) {
+    ESS_ASSIGN_OR_RETURN(read.config, TranslateMambaSsmConfig(reader));
+  }
+  return read;
 }
 
 absl::StatusOr<const Architecture*> ChooseArchitecture(const ConfigReader& config) {
@@ -79,8 +91,8 @@ absl::StatusOr<const Architecture*> ChooseArchitecture(const ConfigReader& confi
 
 absl::StatusOr<std::unique_ptr<SequenceModel>> LoadModel(const std::filesystem::path& folder,
                                                          const LoadOptions& options) {
-  ESS_ASSIGN_OR_RETURN(const nlohmann::json json, ReadConfig(folder));
-  const ConfigReader config(json);
+  ESS_ASSIGN_OR_RETURN(const FolderConfig read, ReadConfig(folder));
+  const ConfigReader config = read.Reader();
   ESS_ASSIGN_OR_RETURN(const Architecture* const architecture, ChooseArchitecture(config));
   if (options.random_init_seed) {
     ESS_ASSIGN_OR_RETURN(InitialWeights initial, architecture->initial_weights(config));
@@ -130,8 +142,8 @@ absl::StatusOr<LoadedModel> LoadModelFolder(const std::filesystem::path& folder,
 }
 
 absl::StatusOr<std::string> ReadModelType(const std::filesystem::path& folder) {
-  ESS_ASSIGN_OR_RETURN(const nlohmann::json json, ReadConfig(folder));
-  return ConfigReader(json).String("model_type", std::nullopt);
+  ESS_ASSIGN_OR_RETURN(const FolderConfig read, ReadConfig(folder));
+  return read.Reader().String("model_type", std::nullopt);
 }
 
 std::vector<std::string> SupportedModelTypes() {

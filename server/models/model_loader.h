@@ -40,16 +40,17 @@ struct LoadedModel {
 // when there is neither.
 std::filesystem::path FindConfig(const std::filesystem::path& folder);
 
-// Reads config.json, reads or draws the weights, and reads the tokenizer. Messages name files
-// relative to the folder, tensors, what was found and what was expected. Errors:
-// kFailedPrecondition  unsupported model_type, option or config value.
+// Reads the config, reads or draws the weights, and reads the tokenizer. Messages name files
+// relative to the folder, tensors, what was found and what was expected.
+// Errors: kFailedPrecondition  unsupported model_type, option or config value.
 //         kDataLoss            contents that break the format, contradict the config, or are
-//         missing. kResourceExhausted   not enough memory.
+//                              missing.
+//         kResourceExhausted   not enough memory.
 // Cost: reads the weights once; peak memory is the weights plus one tensor.
 absl::StatusOr<LoadedModel> LoadModelFolder(const std::filesystem::path& folder,
                                             const LoadOptions& options);
 
-// `model_type` of the folder's config.json. Errors as above.
+// `model_type` of the folder's config. Errors as above.
 absl::StatusOr<std::string> ReadModelType(const std::filesystem::path& folder);
 
 // The model_types that LoadModelFolder accepts.

@@ -28,11 +28,8 @@ absl::StatusOr<PhiConfig> ReadPhiConfig(const ConfigReader& config) {
   decoder.names = {.embedding = "embed_tokens", .norm = "final_layernorm", .head_bias = true};
   ESS_ASSIGN_OR_RETURN(phi.key_value_head_count,
                        config.Size("num_key_value_heads", decoder.head_count));
-  if (decoder.head_count % phi.key_value_head_count != 0) {
-    return ConfigContradiction(
-        fmt::format("num_attention_heads is {}, not a multiple of num_key_value_heads = {}",
-                    decoder.head_count, phi.key_value_head_count));
-  }
+  ESS_RETURN_IF_ERROR(config.CheckMultiple("num_attention_heads", decoder.head_count,
+                                           "num_key_value_heads", phi.key_value_head_count));
   decoder.parallel_residual = true;
   ESS_ASSIGN_OR_RETURN(decoder.rotary,
                        ReadRotaryScaling(config, decoder.head_dim, decoder.max_positions,

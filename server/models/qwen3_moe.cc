@@ -17,8 +17,7 @@ absl::StatusOr<GatedDecoderConfig> ReadQwen3Moe(const ConfigReader& config) {
                                                                           .head_count = 32,
                                                                           .key_value_head_count = 4,
                                                                           .max_positions = 32768}));
-  ESS_ASSIGN_OR_RETURN(qwen.query_key_value_bias, config.Bool("attention_bias", false));
-  qwen.attention_output_bias = qwen.query_key_value_bias;
+  ESS_RETURN_IF_ERROR(ReadAttentionBias(config, qwen));
   qwen.query_key_norm = true;
   ESS_ASSIGN_OR_RETURN(qwen.rotary, ReadRotaryScaling(config, qwen.head_dim, qwen.max_positions));
   ESS_ASSIGN_OR_RETURN(const bool slides, config.Bool("use_sliding_window", false));

@@ -27,18 +27,11 @@ struct Qwen3NextConfig {
 // Every full_attention_interval-th layer, unless layer_types says otherwise.
 absl::StatusOr<std::vector<bool>> ReadAttends(const ConfigReader& config, int64_t layer_count) {
   ESS_ASSIGN_OR_RETURN(const int64_t interval, config.Size("full_attention_interval", 4));
-  std::vector<bool> attends;
+  std::vector<bool> periodic;
   for (int64_t layer = 0; layer < layer_count; ++layer) {
-    attends.push_back((layer + 1) % interval == 0);
+    periodic.push_back((layer + 1) % interval == 0);
   }
-  if (!config.Has("layer_types")) return attends;
-  ESS_ASSIGN_OR_RETURN(
-      const std::vector<std::string> types,
-      config.Choices("layer_types", layer_count, {"full_attention", "linear_attention"}));
-  for (size_t layer = 0; layer < types.size(); ++layer) {
-    attends[layer] = types[layer] == "full_attention";
-  }
-  return attends;
+  return ReadLayerKinds(config, "layer_types", {"full_attention"}, {"linear_attention"}, periodic);
 }
 
 // What both families read alike.
@@ -49,8 +42,7 @@ absl::StatusOr<Qwen3NextConfig> ReadMixers(const ConfigReader& config,
   ESS_ASSIGN_OR_RETURN(decoder, ReadGatedDecoder(config, defaults));
   decoder.norm_kind = RmsNormKind::kGemma;
   decoder.query_key_norm = true;
-  ESS_ASSIGN_OR_RETURN(decoder.query_key_value_bias, config.Bool("attention_bias", false));
-  decoder.attention_output_bias = decoder.query_key_value_bias;
+  ESS_RETURN_IF_ERROR(ReadAttentionBias(config, decoder));
   ESS_ASSIGN_OR_RETURN(decoder.rotary,
                        ReadRotaryScaling(config, decoder.head_dim, decoder.max_positions,
                                          {.default_fraction = 0.25, .may_be_partial = true}));
@@ -95,23 +87,16 @@ absl::StatusOr<Qwen3NextConfig> ReadQwen35Text(const ConfigReader& config) {
 absl::StatusOr<HybridLayer> TakeQwen3NextLayer(TensorSource& tensors, const Qwen3NextConfig& qwen,
                                                const std::string& prefix, size_t layer_index) {
   const GatedDecoderConfig& decoder = qwen.decoder;
-  const auto norm = [&](const char* name) {
-    return TakeRmsNorm(tensors, prefix + name, decoder.hidden_size, decoder.norm_epsilon,
-                       decoder.norm_kind);
+  AttentionMixerConfig attention = AttentionOf(decoder);
+  attention.heads.gated = true;
+  const auto take_mixer = [&] {
+    return qwen.attends[layer_index]
+               ? TakeAttentionMixer(tensors, prefix + "self_attn.", attention)
+               : TakeGatedDeltaMixer(tensors, prefix + "linear_attn.", qwen.delta);
   };
-  HybridLayer layer;
-  ESS_ASSIGN_OR_RETURN(layer.mixer_norm, norm("input_layernorm"));
-  HybridMixer& mixer = layer.mixers.emplace_back();
-  if (qwen.attends[layer_index]) {
-    AttentionMixerConfig attention = AttentionOf(decoder);
-    attention.heads.gated = true;
-    ESS_ASSIGN_OR_RETURN(mixer.mixer,
-                         TakeAttentionMixer(tensors, prefix + "self_attn.", attention));
-  } else {
-    ESS_ASSIGN_OR_RETURN(mixer.mixer,
-                         TakeGatedDeltaMixer(tensors, prefix + "linear_attn.", qwen.delta));
-  }
-  ESS_ASSIGN_OR_RETURN(layer.feed_forward_norm, norm("post_attention_layernorm"));
+  ESS_ASSIGN_OR_RETURN(HybridLayer layer,
+                       TakeMixerLayer(tensors, prefix, decoder,
+                                      {.feed_forward = "post_attention_layernorm"}, take_mixer));
   ESS_ASSIGN_OR_RETURN(layer.feed_forward,
                        TakeFeedForward(tensors, prefix, "mlp.", layer_index, decoder));
   return layer;

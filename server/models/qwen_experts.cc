@@ -41,7 +41,7 @@ absl::StatusOr<ExpertsConfig> ReadQwenExperts(const ConfigReader& config, int64_
     experts.shared_gate = "shared_expert_gate";
   }
   ESS_ASSIGN_OR_RETURN(experts.layers, ReadSparseLayers(config, layer_count));
-  ESS_RETURN_IF_ERROR(CheckExperts(experts));
+  ESS_RETURN_IF_ERROR(CheckExperts(config, experts));
   return experts;
 }
 

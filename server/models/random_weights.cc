@@ -27,9 +27,9 @@ absl::StatusOr<Distribution> FindDistribution(const InitialWeights& initial,
   return absl::InternalError(fmt::format("no rule says how tensor '{}' starts", name));
 }
 
-// Of float32; the largest number where there are more.
-int64_t BytesOf(at::IntArrayRef shape) {
-  int64_t bytes = sizeof(float);
+// Of as many numbers; the largest number where there are more.
+int64_t BytesOf(at::IntArrayRef shape, int64_t bytes_per_number) {
+  int64_t bytes = bytes_per_number;
   for (const int64_t size : shape) {
     if (__builtin_mul_overflow(bytes, size, &bytes)) return std::numeric_limits<int64_t>::max();
   }
@@ -38,13 +38,13 @@ int64_t BytesOf(at::IntArrayRef shape) {
 
 // A checkpoint's file bounds what a load takes; a config alone may ask for anything, and Linux
 // grants memory that it does not have.
-absl::Status CheckFits(const std::string& name, at::IntArrayRef shape) {
+absl::Status CheckFits(const std::string& name, at::IntArrayRef shape, int64_t scratch_bytes) {
   constexpr int64_t kSpareBytes = int64_t{256} << 20;
   const int64_t available = std::max<int64_t>(AvailableMemoryBytes() - kSpareBytes, 0);
-  const int64_t bytes = BytesOf(shape);
+  const int64_t bytes = BytesOf(shape, static_cast<int64_t>(sizeof(float)) + scratch_bytes);
   if (bytes <= available) return absl::OkStatus();
   return absl::ResourceExhaustedError(
-      fmt::format("tensor '{}' [{}] has {} bytes; the memory that is left has {}", name,
+      fmt::format("tensor '{}' [{}] takes {} bytes to make; the memory that is left has {}", name,
                   fmt::join(shape, ", "), bytes, available));
 }
 
@@ -53,11 +53,11 @@ absl::Status CheckFits(const std::string& name, at::IntArrayRef shape) {
 absl::StatusOr<at::Tensor> RandomWeights::Take(std::string_view name, at::IntArrayRef shape) {
   ESS_ASSIGN_OR_RETURN(const Distribution distribution,
                        FindDistribution(initial_, std::string(name), shape.size()));
-  ESS_RETURN_IF_ERROR(CheckFits(std::string(name), shape));
+  ESS_RETURN_IF_ERROR(CheckFits(std::string(name), shape, distribution.scratch_bytes));
   at::Tensor weight;
   ESS_RETURN_IF_ERROR(CatchTorch(fmt::format("tensor '{}'", name), [&] {
     weight = at::empty(shape, at::kFloat);
-    distribution(RandomNumbers(seed_, name), weight);
+    distribution.fill(RandomNumbers(seed_, name), weight);
     weight = weight.to(device_);
     return absl::OkStatus();
   }));

@@ -33,7 +33,7 @@ absl::StatusOr<RetnetConfig> ReadRetnet(const ConfigReader& config) {
   ESS_ASSIGN_OR_RETURN(retnet.heads, ReadFlaHeads(config, retnet.sizes.hidden_size,
                                                   {.count = 8, .expand_k = 1, .expand_v = 2}));
   if (retnet.heads.key_dim % 2 != 0) {
-    return ConfigContradiction(
+    return config.Contradiction(
         fmt::format("heads have keys of {} dimensions (hidden_size * expand_k / num_heads), which "
                     "rotate in pairs",
                     retnet.heads.key_dim));
@@ -75,9 +75,10 @@ class RetentionMixer final : public SequenceMixer {
   absl::StatusOr<at::Tensor> Mix(const at::Tensor& x, const RotaryTable&, int64_t mixer,
                                  ForwardPass& pass) const override {
     const FlaHeads& heads = config_.heads;
-    const RotaryTable rotary = MakeRotaryTable(rotary_, x.size(0), x.to(at::kFloat));
+    const at::Tensor wide = x.to(at::kFloat);  // Of queries and keys.
+    const RotaryTable rotary = MakeRotaryTable(rotary_, x.size(0), x.device());
     const auto rotated = [&](const Linear& projection) {  // [L, D] => [L, heads, N]
-      at::Tensor features = projection(x).to(at::kFloat).view({x.size(0), -1, heads.key_dim});
+      at::Tensor features = projection(wide).view({x.size(0), -1, heads.key_dim});
       if (config_.feature_map != nullptr) config_.feature_map(features);
       return RotateHeads(features, rotary).transpose(0, 1);
     };

@@ -88,27 +88,28 @@ class Rwkv6Mixer final : public RwkvMixer {
   absl::StatusOr<at::Tensor> Mix(const at::Tensor& x, PromptState&, int64_t mixer,
                                  ForwardPass& pass) const override {
     const FlaHeads& heads = config_.heads;
-    const at::Tensor delta = TokenShift(x);
-    const std::vector<at::Tensor> mixtures = Mixtures(x, delta);
+    const at::Tensor wide = x.to(at::kFloat);  // Of all that forms the operators.
+    const at::Tensor delta = TokenShift(wide);
+    const std::vector<at::Tensor> mixtures = Mixtures(wide, delta);
     // x + delta * mixture: [L, D].
-    const auto shifted = [&](size_t which) { return x.addcmul(delta, mixtures[which]); };
+    const auto shifted = [&](size_t which) { return wide.addcmul(delta, mixtures[which]); };
+    const auto as_x = [&](const at::Tensor& all) { return all.to(x.scalar_type()); };
     const auto split = [&](const at::Tensor& all, int64_t head_dim) {  // [L, H d] => [L, H, d]
       return all.view({x.size(0), heads.count, head_dim});
     };
-    const at::Tensor log_decays = decay_(shifted(1)).to(at::kFloat).exp().neg_();
-    const GatedScanInputs scan = {
-        .head_count = heads.count,
-        .queries = split(receptance_(shifted(0)), heads.key_dim).to(at::kFloat),
-        .keys = split(key_(shifted(2)), heads.key_dim).to(at::kFloat),
-        .values = split(value_(shifted(3)), heads.value_dim),
-        .log_gates = split(log_decays, heads.key_dim),
-        .read_before = true};
+    const at::Tensor log_decays = decay_(shifted(1)).exp().neg_();
+    const GatedScanInputs scan = {.head_count = heads.count,
+                                  .queries = split(receptance_(shifted(0)), heads.key_dim),
+                                  .keys = split(key_(shifted(2)), heads.key_dim),
+                                  .values = split(value_(as_x(shifted(3))), heads.value_dim),
+                                  .log_gates = split(log_decays, heads.key_dim),
+                                  .read_before = true};
     ESS_ASSIGN_OR_RETURN(at::Tensor y, GatedScan(scan, mixer, pass));
     if (!y.defined()) return y;
     // What the current position adds at once, outside of the recurrence: [L, H, 1].
     const at::Tensor bonus = scan.queries.mul(scan.keys).mul(bonus_).sum(-1, /*keepdim=*/true);
     y.add_(scan.values.mul(bonus));
-    return output_(norm_.Heads(y).mul(at::silu(gate_(shifted(4)))).to(x.scalar_type()));
+    return output_(norm_.Heads(y).mul(at::silu(gate_(as_x(shifted(4))))).to(x.scalar_type()));
   }
 
  private:
@@ -119,7 +120,8 @@ class Rwkv6Mixer final : public RwkvMixer {
     std::vector<at::Tensor> mixtures;
     for (int64_t which = 0; which < kMixtures; ++which) {
       const at::Tensor up = mixture_up_.weight.narrow(1, which * rank, rank);  // [D, rank]
-      mixtures.push_back(at::linear(inner.narrow(1, which * rank, rank), up, mixture_bias_[which]));
+      const Linear part{.weight = up, .bias = mixture_bias_[which]};
+      mixtures.push_back(part(inner.narrow(1, which * rank, rank)));
     }
     return mixtures;
   }

@@ -60,14 +60,12 @@ absl::Status ReadHeads(const ConfigReader& config, Rwkv7Config& rwkv) {
   // `head_dim` wins over `num_heads`, as in the public layer.
   if (config.IsNull("head_dim")) {
     ESS_ASSIGN_OR_RETURN(rwkv.head_count, config.Size("num_heads", std::nullopt));
+    ESS_RETURN_IF_ERROR(config.CheckMultiple("hidden_size", width, "num_heads", rwkv.head_count));
     rwkv.head_dim = width / rwkv.head_count;
   } else {
     ESS_ASSIGN_OR_RETURN(rwkv.head_dim, config.Size("head_dim", 64));
+    ESS_RETURN_IF_ERROR(config.CheckMultiple("hidden_size", width, "head_dim", rwkv.head_dim));
     rwkv.head_count = width / rwkv.head_dim;
-  }
-  if (rwkv.head_count * rwkv.head_dim != width) {
-    return ConfigContradiction(
-        fmt::format("hidden_size is {}, not a multiple of head_dim = {}", width, rwkv.head_dim));
   }
   // The public class cannot make other widths of values.
   ESS_ASSIGN_OR_RETURN(const int64_t value_width,
@@ -144,28 +142,28 @@ class Rwkv7Mixer final : public RwkvMixer {
 
   absl::StatusOr<at::Tensor> Mix(const at::Tensor& x, PromptState& state, int64_t mixer,
                                  ForwardPass& pass) const override {
-    const at::Tensor delta = TokenShift(x);
-    const auto shifted = [&](Shifted which) { return x.addcmul(delta, shifts_[which]); };
-    const at::Tensor raw_keys = key_(shifted(kKey)).to(at::kFloat);
-    const at::Tensor rate = rate_(shifted(kRate)).to(at::kFloat).sigmoid_();       // [L, D]
-    const at::Tensor removed = Removed(raw_keys);                                  // [L, H, N]
-    const at::Tensor values = Heads(Values(shifted(kValue), state.first_values));  // [L, H, N]
+    const at::Tensor wide = x.to(at::kFloat);  // Of all that forms the operators.
+    const at::Tensor delta = TokenShift(wide);
+    const auto shifted = [&](Shifted which) { return wide.addcmul(delta, shifts_[which]); };
+    const auto as_x = [&](const at::Tensor& all) { return all.to(x.scalar_type()); };
+    const at::Tensor raw_keys = key_(shifted(kKey));
+    const at::Tensor rate = rate_(shifted(kRate)).sigmoid_();  // [L, D]
+    const at::Tensor removed = Removed(raw_keys);              // [L, H, N]
+    const at::Tensor values = Heads(Values(as_x(shifted(kValue)), state.first_values));
     const at::Tensor keys = raw_keys.mul(rate.sub(1).mul_(rate_scale_).add_(1));
-    const at::Tensor log_decays =
-        decay_(shifted(kDecay)).to(at::kFloat).sigmoid_().mul_(kLowestLogDecay);
-    const RankOneScanInputs scan = {
-        .receptances = Heads(receptance_(shifted(kReceptance)).to(at::kFloat)),
-        .log_decays = Heads(log_decays),
-        .to = removed.mul(Heads(rate)),
-        .from = removed.neg(),
-        .keys = Heads(keys),
-        .values = values};
+    const at::Tensor log_decays = decay_(shifted(kDecay)).sigmoid_().mul_(kLowestLogDecay);
+    const RankOneScanInputs scan = {.receptances = Heads(receptance_(shifted(kReceptance))),
+                                    .log_decays = Heads(log_decays),
+                                    .to = removed.mul(Heads(rate)),
+                                    .from = removed.neg(),
+                                    .keys = Heads(keys),
+                                    .values = values};
     ESS_ASSIGN_OR_RETURN(const at::Tensor y, RankOneScan(scan, mixer, pass));
     if (!y.defined()) return y;
     // What the current position adds at once, outside of the recurrence: [L, H, 1].
     const at::Tensor bonus = scan.receptances.mul(scan.keys).mul(bonus_).sum(-1, /*keepdim=*/true);
     const at::Tensor mixed = norm_.Heads(y).add_(values.mul(bonus).reshape({x.size(0), -1}));
-    return output_(mixed.mul(gate_(shifted(kGate))).to(x.scalar_type()));
+    return output_(mixed.mul(gate_(as_x(shifted(kGate)))).to(x.scalar_type()));
   }
 
  private:

@@ -17,12 +17,12 @@ namespace {
 
 // A value for each of D channels.
 Distribution ByChannel(std::function<double(double channel)> value) {
-  return [value = std::move(value)](const RandomNumbers&, at::Tensor& weight) {
+  return {.fill = [value = std::move(value)](const RandomNumbers&, at::Tensor& weight) {
     float* const values = weight.mutable_data_ptr<float>();
     for (int64_t n = 0; n < weight.numel(); ++n) {
       values[n] = static_cast<float>(value(static_cast<double>(n)));
     }
-  };
+  }};
 }
 
 // Of layer `index`: shifts, decays and rates spread over the channels.

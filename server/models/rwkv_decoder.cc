@@ -122,7 +122,7 @@ absl::StatusOr<RwkvSizes> ReadRwkvSizes(const ConfigReader& config, double defau
   const double inner = static_cast<double>(sizes.hidden_size) * ratio;
   ESS_ASSIGN_OR_RETURN(sizes.intermediate_size,
                        config.Size("intermediate_size", RoundUp(inner, 32)));
-  ESS_RETURN_IF_ERROR(CheckWidth(sizes.intermediate_size, "hidden_size * hidden_ratio"));
+  ESS_RETURN_IF_ERROR(CheckWidth(config, sizes.intermediate_size, "hidden_size * hidden_ratio"));
   ESS_ASSIGN_OR_RETURN(sizes.norm_epsilon, config.Number("norm_eps", 1e-5, 0, 1));
   ESS_ASSIGN_OR_RETURN(sizes.norm_bias, config.Bool("norm_bias", true));
   ESS_ASSIGN_OR_RETURN(sizes.norm_first, config.Bool("norm_first", true));
@@ -131,11 +131,12 @@ absl::StatusOr<RwkvSizes> ReadRwkvSizes(const ConfigReader& config, double defau
 }
 
 Distribution LowRankStart() {
-  return [](const RandomNumbers& random, at::Tensor& weight) {
+  const auto fill = [](const RandomNumbers& random, at::Tensor& weight) {
     const double widening =
         static_cast<double>(weight.size(1)) / static_cast<double>(weight.size(0));
-    Orthogonal(0.1 * std::sqrt(std::max(widening, 1.0)))(random, weight);
+    Orthogonal(0.1 * std::sqrt(std::max(widening, 1.0))).fill(random, weight);
   };
+  return {.fill = fill, .scratch_bytes = Orthogonal(1).scratch_bytes};
 }
 
 absl::StatusOr<std::unique_ptr<SequenceModel>> MakeRwkvDecoder(

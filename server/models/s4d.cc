@@ -242,7 +242,7 @@ absl::StatusOr<std::unique_ptr<SequenceModel>> CreateS4d(const ConfigReader& con
 // S4D-Lin of the paper, section 4.1, and the public code's other parameters.
 absl::StatusOr<InitialWeights> S4dInitialWeights(const ConfigReader& config) {
   ESS_ASSIGN_OR_RETURN(const S4dConfig s4d, ReadS4d(config));
-  const Distribution frequencies = [](const RandomNumbers&, at::Tensor& weight) {
+  const auto frequencies = [](const RandomNumbers&, at::Tensor& weight) {
     weight.copy_(at::arange(weight.size(1), weight.options()).mul_(std::numbers::pi));
   };
   const double bound = 1 / std::sqrt(static_cast<double>(s4d.hidden_size));
@@ -250,7 +250,7 @@ absl::StatusOr<InitialWeights> S4dInitialWeights(const ConfigReader& config) {
       config, {},
       {{.names = "*.log_dt", .distribution = Uniform(std::log(1e-3), std::log(1e-1))},
        {.names = "*.log_A_real", .distribution = Constant(std::log(0.5))},
-       {.names = "*.A_imag", .distribution = frequencies},
+       {.names = "*.A_imag", .distribution = {.fill = frequencies}},
        {.names = "*.kernel.C", .distribution = Normal(std::sqrt(0.5))},
        {.names = "*.D", .distribution = Normal(1)},
        {.names = "*.output_linear.0.*", .distribution = Uniform(-bound, bound)}});

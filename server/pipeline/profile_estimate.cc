@@ -106,7 +106,7 @@ ProfileEstimate EstimateProfile(const ProfileJob& job, const ProfilePlan& plan,
   const int64_t hidden_bytes = model.hidden_size * static_cast<int64_t>(sizeof(float));
   estimate.peak_bytes =
       std::min<int64_t>(threads, most_heads) * scratch + 2 * map_bytes +
-      hidden_bytes * (plan.TokenCount() + kHiddenCopies * longest) +
+      hidden_bytes * (plan.PositionCount() + kHiddenCopies * longest) +
       2 * most_heads * std::ssize(plan.all_positions) * values * ValueBytes(job.options) +
       kAnswerBytes;
   return estimate;

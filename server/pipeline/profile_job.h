@@ -64,8 +64,10 @@ struct ProfilePlan {
   std::vector<std::vector<int64_t>> positions;  // [prompts][selected]
   std::vector<int64_t> all_positions;           // Selected, of the longest prompt.
 
-  // Positions of all prompts.
-  int64_t TokenCount() const { return std::accumulate(lengths.begin(), lengths.end(), int64_t{0}); }
+  // Of all prompts together: tokens, or the embeddings of Gaussian ones.
+  int64_t PositionCount() const {
+    return std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+  }
 };
 
 // ESS of some heads of one layer and prompt; ordinals refer to the plan. Once reduced, the values

@@ -94,7 +94,7 @@ absl::Status ProfilePipeline::Run(const ProfileJob& job, bool small,
   }
   const absl::Time start = absl::Now();
 
-  const double token_count = static_cast<double>(plan.TokenCount());
+  const double token_count = static_cast<double>(plan.PositionCount());
   metrics_.batch_sequences.Observe({job.model}, static_cast<double>(plan.lengths.size()));
   metrics_.batch_tokens.Observe({job.model}, token_count);
   metrics_.tokens.Increment({job.model}, token_count);

@@ -11,21 +11,27 @@
 namespace ess {
 namespace {
 
-absl::Status CheckLength(int64_t length, const std::string& prompt_id,
+// How long a prompt is, as messages say it. Gaussian prompts have positions and no tokens.
+std::string DescribeLength(const ProfileJob& job, const std::string& prompt_id, int64_t length) {
+  return job.gaussian ? fmt::format("gaussian.length: {} positions", length)
+                      : fmt::format("prompts: prompt '{}' has {} tokens", prompt_id, length);
+}
+
+absl::Status CheckLength(const ProfileJob& job, const std::string& prompt_id, int64_t length,
                          const models::ModelDescription& model, const ProfileLimits& limits) {
   if (length == 0) {
     return absl::InvalidArgumentError(
         fmt::format("prompts: prompt '{}' has no tokens; at least 1 is needed", prompt_id));
   }
   if (length > limits.max_prompt_tokens) {
-    return absl::InvalidArgumentError(
-        fmt::format("prompts: prompt '{}' has {} tokens; the limit is {} (max_prompt_tokens)",
-                    prompt_id, length, limits.max_prompt_tokens));
+    return absl::InvalidArgumentError(fmt::format("{}; the limit is {} (max_prompt_tokens)",
+                                                  DescribeLength(job, prompt_id, length),
+                                                  limits.max_prompt_tokens));
   }
   if (model.max_positions > 0 && length > model.max_positions) {
-    return absl::InvalidArgumentError(
-        fmt::format("prompts: prompt '{}' has {} tokens; the model's limit is {} (max_positions)",
-                    prompt_id, length, model.max_positions));
+    return absl::InvalidArgumentError(fmt::format("{}; the model's limit is {} (max_positions)",
+                                                  DescribeLength(job, prompt_id, length),
+                                                  model.max_positions));
   }
   return absl::OkStatus();
 }
@@ -123,7 +129,7 @@ absl::StatusOr<ProfilePlan> MakeProfilePlan(const ProfileJob& job,
   int64_t longest = 0;
   for (size_t p = 0; p < token_ids.size(); ++p) {
     const int64_t length = job.gaussian ? job.gaussian->length : std::ssize(token_ids[p]);
-    ESS_RETURN_IF_ERROR(CheckLength(length, job.prompts[p].id, model, limits));
+    ESS_RETURN_IF_ERROR(CheckLength(job, job.prompts[p].id, length, model, limits));
     ESS_RETURN_IF_ERROR(CheckTokens(token_ids[p], job.prompts[p].id, model));
     plan.lengths.push_back(length);
     longest = std::max(longest, length);

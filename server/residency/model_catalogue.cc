@@ -33,10 +33,10 @@ ModelCatalogue::ModelCatalogue(std::filesystem::path root, std::vector<Catalogue
 }
 
 absl::StatusOr<CatalogueEntry> ModelCatalogue::Find(const std::string& name) const {
+  if (const auto found = configured_.find(name); found != configured_.end()) return found->second;
   {
     absl::MutexLock lock(&mutex_);
-    const auto found = configured_.find(name);
-    if (found != configured_.end()) return found->second;
+    if (const auto found = added_.find(name); found != added_.end()) return found->second;
   }
   if (std::optional<CatalogueEntry> entry = FindFolder(name)) return *std::move(entry);
   const std::string shown =
@@ -55,9 +55,10 @@ absl::StatusOr<CatalogueEntry> ModelCatalogue::Find(const std::string& name) con
 
 std::vector<std::string> ModelCatalogue::Names() const {
   std::set<std::string> names;
+  for (const auto& [name, entry] : configured_) names.insert(name);
   {
     absl::MutexLock lock(&mutex_);
-    for (const auto& [name, entry] : configured_) names.insert(name);
+    for (const auto& [name, entry] : added_) names.insert(name);
   }
   std::error_code error;
   // Not a range-based loop, whose steps throw.
@@ -76,24 +77,18 @@ absl::Status ModelCatalogue::Add(const CatalogueEntry& entry) {
         "most {} characters, not starting with '.'",
         entry.name, kMaxNameLength));
   }
-  const std::optional<CatalogueEntry> folder = FindFolder(entry.name);
+  const absl::StatusOr<CatalogueEntry> found = Find(entry.name);
   absl::MutexLock lock(&mutex_);
-  const auto found = configured_.find(entry.name);
-  if (found == configured_.end() && !folder) {
-    configured_.emplace(entry.name, entry);
-    return absl::OkStatus();
-  }
-  if ((found != configured_.end() ? found->second : *folder).folder == entry.folder) {
-    return absl::OkStatus();
-  }
+  const CatalogueEntry& existing =
+      found.ok() ? *found : added_.emplace(entry.name, entry).first->second;
+  if (existing.folder == entry.folder) return absl::OkStatus();
   return absl::AlreadyExistsError(
       fmt::format("options.alias: another model has the name '{}'", entry.name));
 }
 
-void ModelCatalogue::SetOptions(const std::string& name, const ModelOptions& options) {
+void ModelCatalogue::RememberOptions(const std::string& name, const ModelOptions& options) {
   absl::MutexLock lock(&mutex_);
-  const auto found = configured_.find(name);
-  if (found != configured_.end()) found->second.options = options;
+  if (const auto found = added_.find(name); found != added_.end()) found->second.options = options;
 }
 
 std::optional<CatalogueEntry> ModelCatalogue::FindFolder(const std::string& name) const {

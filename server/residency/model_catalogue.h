@@ -49,15 +49,17 @@ class ModelCatalogue {
   //         '.'.
   absl::Status Add(const CatalogueEntry& entry);
 
-  // What the model that was added under this name is loaded with from now on.
-  void SetOptions(const std::string& name, const ModelOptions& options);
+  // What a model that was added under this name is loaded with from now on. Names of folders and of
+  // the configuration keep theirs.
+  void RememberOptions(const std::string& name, const ModelOptions& options);
 
  private:
   std::optional<CatalogueEntry> FindFolder(const std::string& name) const;
 
   const std::filesystem::path root_;
+  std::map<std::string, CatalogueEntry> configured_;  // By name, as the next.
   mutable absl::Mutex mutex_;
-  std::map<std::string, CatalogueEntry> configured_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, CatalogueEntry> added_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace ess::residency

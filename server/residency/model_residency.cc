@@ -87,7 +87,7 @@ absl::StatusOr<ModelStatus> ModelResidency::Load(const std::string& name, const 
     ESS_RETURN_IF_ERROR(AwaitSettled(slot, cancellation));
     if (slot.state != ModelState::kReady) {
       ESS_RETURN_IF_ERROR(LoadSlot(entry, entry.options, slot));
-      if (options != nullptr) catalogue_.SetOptions(entry.name, entry.options);
+      if (options != nullptr) catalogue_.RememberOptions(entry.name, entry.options);
     } else if (options != nullptr && slot.options != *options) {
       return absl::AlreadyExistsError(fmt::format(
           "options: model '{}' is loaded with other options; unload it first", entry.name));

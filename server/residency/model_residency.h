@@ -93,14 +93,14 @@ class ModelResidency {
 
   // The model, loaded first when it is cold.
   // Errors: kNotFound; kFailedPrecondition  its load failed, now or before, and the reason is in
-  // the
-  //         message, or an option this server does not have; kCancelled, kDeadlineExceeded  while
-  //         waiting.
+  //         the message, or an option this server does not have; kCancelled, kDeadlineExceeded
+  //         while waiting.
   absl::StatusOr<ModelLease> Acquire(const std::string& name,
                                      const CancellationToken& cancellation);
 
   // Loads a model, under `alias` when that is not empty; a failed one is tried again. Without
-  // options (nullptr) those of the catalogue hold.
+  // options (nullptr) those of the catalogue hold. Options hold until the model is unloaded; an
+  // alias is then loaded again as it was loaded last, another name as the catalogue says.
   // Errors: those of models::LoadModelFolder; kNotFound; kAlreadyExists  loaded with other options.
   absl::StatusOr<ModelStatus> Load(const std::string& name, const std::string& alias,
                                    const ModelOptions* options,

@@ -70,7 +70,7 @@ absl::Status EstimateProfile(const ProfileContext& context, const v1::ProfileReq
   AddStage("forward", estimate.forward_seconds, response);
   AddStage("ess", estimate.ess_seconds, response);
   for (const Measure& measure : job.measures) response->add_measure_names(FormatMeasure(measure));
-  response->set_token_count(prepared.plan.TokenCount());
+  response->set_token_count(prepared.plan.PositionCount());
   return absl::OkStatus();
 }
 

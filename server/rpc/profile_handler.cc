@@ -46,7 +46,7 @@ class ProfileCall : public ProfileStream, private ProfileReceiver {
                       const std::vector<std::vector<std::string>>& token_texts) override {
     plan_ = &plan;
     observer().SetFacts(
-        fmt::format("prompts={} tokens={}", plan.lengths.size(), plan.TokenCount()));
+        fmt::format("prompts={} positions={}", plan.lengths.size(), plan.PositionCount()));
     ESS_RETURN_IF_ERROR(WriteHeader(job_, plan, model, context_.server_version, writer_));
     return WriteTokens(job_, plan, token_texts, writer_);
   }

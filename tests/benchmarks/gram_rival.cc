@@ -6,8 +6,8 @@
 #include <numeric>
 #include <utility>
 
+#include "server/base/serial_torch.h"
 #include "server/ess/reference_ess.h"
-#include "server/linalg/serial_torch.h"
 #include "tests/benchmarks/timing.h"
 
 namespace ess::benchmarks {
@@ -55,7 +55,7 @@ void GramRival::Factor(const at::Tensor& gram, size_t index) {
 }
 
 void GramRival::Run() {
-  const linalg::SerialTorch serial;
+  const SerialTorch serial;
   const at::Tensor T = at::from_blob(const_cast<double*>(matrix_.data()), {length_, length_},
                                      at::TensorOptions(at::kDouble));
   const size_t left_count =

@@ -12,8 +12,8 @@
 #include <string_view>
 #include <vector>
 
+#include "server/base/serial_torch.h"
 #include "server/linalg/dense_spectra.h"
-#include "server/linalg/serial_torch.h"
 #include "server/operators/delta_recurrence.h"
 #include "server/operators/diagonal_plus_rank_one.h"
 #include "server/operators/diagonal_recurrence.h"
@@ -139,7 +139,7 @@ void PrintHeader() {
 }  // namespace ess
 
 int main(int argc, char** argv) {
-  const ess::linalg::SerialTorch serial;
+  const ess::SerialTorch serial;
   if (argc > 1 && std::string_view(argv[1]) == "break-even") {
     ess::PrintHeader();
     for (const char* kind : {"mamba2", "gla", "complex", "delta", "rank_one", "general"}) {

@@ -5,9 +5,9 @@
 #include <numeric>
 #include <utility>
 
+#include "server/base/serial_torch.h"
 #include "server/ess/reference_ess.h"
 #include "server/linalg/reference_linalg.h"
-#include "server/linalg/serial_torch.h"
 #include "tests/benchmarks/timing.h"
 
 namespace ess::benchmarks {
@@ -51,7 +51,7 @@ void SvdRival::Run(WorkerPool& pool) {
   threads_ = pool.threads();
   const bool first = sigma_.front().empty();
   const auto run = [&](int64_t k, int) {
-    const linalg::SerialTorch serial;
+    const SerialTorch serial;
     const double start = Now();
     sigma_[k] = ValueOrExit(linalg::BlockSingularValues(matrix_, length_, positions_[k]));
     if (k < timed_count_) seconds_[k] = std::min(seconds_[k], Now() - start);

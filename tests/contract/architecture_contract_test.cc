@@ -18,6 +18,7 @@
 #include "server/models/model_loader.h"
 #include "server/operators/sequence_operator.h"
 #include "server/tokenization/tokenizer.h"
+#include "tests/support/checkpoint_changes.h"
 #include "tests/support/random_tensors.h"
 #include "tests/support/recording_sink.h"
 #include "tests/support/safetensors_writer.h"
@@ -62,16 +63,6 @@ class ArchitectureContractTest : public ::testing::TestWithParam<Architecture> {
     std::ofstream(folder_ / "config.json") << config_.dump();
     ess::testing::WriteSafetensors(folder_ / "model.safetensors", tensors_);
     return LoadModelFolder(folder_, {.device = "cpu", .as_stored = as_stored});
-  }
-
-  // Rounds every weight of the checkpoint.
-  void StoreAsBfloat16() {
-    for (auto& [name, tensor] : tensors_) {
-      const at::Tensor values =
-          at::from_blob(tensor.bytes.data(), tensor.shape, at::kFloat).to(at::kBFloat16);
-      tensor.dtype = "BF16";
-      tensor.bytes.assign(static_cast<const char*>(values.const_data_ptr()), values.nbytes());
-    }
   }
 
   int64_t mixer_count() const { return static_cast<int64_t>(model_->description().mixers.size()); }
@@ -195,7 +186,7 @@ TEST_P(ArchitectureContractTest, SizesThatWouldOverflowAreRefusedBeforeTheyAreAl
 }
 
 TEST_P(ArchitectureContractTest, WeightsAsStoredGiveTheSameModelUpToTheirPrecision) {
-  StoreAsBfloat16();
+  ess::testing::StoreAsBfloat16(tensors_);
   const auto wide = Load();
   const auto stored = Load(/*as_stored=*/true);
   ASSERT_THAT(wide, IsOk());
@@ -216,6 +207,31 @@ TEST_P(ArchitectureContractTest, WeightsAsStoredGiveTheSameModelUpToTheirPrecisi
   EXPECT_EQ(stored_sink.heads.size(), wide_sink.heads.size());
   // What forms the operators is computed in float32 either way.
   for (const double epsilon : stored_sink.feature_epsilons) EXPECT_LE(epsilon, 0x1p-23);
+}
+
+// Inputs of the mixers are 1 and -1 in every layer, which any dtype holds: what differs is computed
+// from them.
+TEST_P(ArchitectureContractTest, WeightsAsStoredGiveTheOperatorsOfFloat32) {
+  ess::testing::LetMixersSeeOnesOfBothSigns(tensors_, config_["vocab_size"].get<int64_t>());
+  ess::testing::StoreAsBfloat16(tensors_);
+  const auto wide = Load();
+  const auto stored = Load(/*as_stored=*/true);
+  ASSERT_THAT(wide, IsOk());
+  ASSERT_THAT(stored, IsOk());
+  RecordingSink wide_sink, stored_sink;
+  ASSERT_THAT(wide->model->Forward(kPrompts, wide_sink, CancellationToken(), /*logits=*/nullptr),
+              IsOk());
+  ASSERT_THAT(
+      stored->model->Forward(kPrompts, stored_sink, CancellationToken(), /*logits=*/nullptr),
+      IsOk());
+
+  ASSERT_EQ(stored_sink.heads.size(), wide_sink.heads.size());
+  for (const auto& [key, expected] : wide_sink.heads) {
+    const at::Tensor T = at::tensor(expected, at::kDouble);
+    const at::Tensor difference = at::tensor(stored_sink.heads.at(key), at::kDouble).sub(T);
+    EXPECT_LE(difference.abs().max().item<double>(), 1e-3 * T.abs().max().item<double>())
+        << "mixer " << key.mixer << " prompt " << key.prompt << " head " << key.head;
+  }
 }
 
 TEST_P(ArchitectureContractTest, ADescriptionMatchesTheWeights) {

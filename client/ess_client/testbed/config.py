@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,32 @@ MLPS = ("swiglu", "gelu", "none")
 NORMS = ("rms", "layer")
 DEFAULT_S6_STATES = 16
 
+# What the server takes; it refuses the rest (server/models/config_reader.h and ess_testbed.cc).
+MAX_SIZE = 2**24
+MAX_LAYERS = 4096
+SIZES = ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size", "gate_rank")
+SCALE_RANGE = (0, 1e6)
+RANGES = {
+    "norm_eps": (0, 1),
+    "rope_theta": (1e-6, 1e12),
+    "recurrence_scale": SCALE_RANGE,
+    "beta": (1e-6, 1e12),
+    "alpha": (1e-6, 1e12),
+    "initializer_range": (0, 1e3),
+    "rate_divisor": (1e-12, 1e12),
+    "time_step_min": (1e-12, 1e6),
+    "time_step_max": (1e-12, 1e6),
+    "dropout": (0, 1),
+}
+FLAGS = ("tie_word_embeddings", "output_norm", "output_gate")
+
 
 @dataclass(frozen=True)
 class EssTestbedConfig:
-    """What a model is made of. docs/testbed.md describes every key."""
+    """What a model is made of. docs/testbed.md describes every key.
+
+    ValueError names the key, its value, and what is supported: what the server supports too.
+    """
 
     vocab_size: int
     mixers: tuple[str, ...] = ("GLA", "GLA")  # By layer; as many layers as entries.
@@ -48,10 +71,19 @@ class EssTestbedConfig:
     dropout: float = 0.0  # In training only.
 
     def __post_init__(self) -> None:
+        if not isinstance(self.mixers, (list, tuple)):
+            raise ValueError(f"mixers is {self.mixers!r}; expected a list of strings")
         object.__setattr__(self, "mixers", tuple(self.mixers))
+        _check_size("hidden_size", self.hidden_size)
         if self.intermediate_size is None:
+            if 4 * self.hidden_size > MAX_SIZE:
+                raise ValueError(
+                    f"hidden_size is {self.hidden_size}; supported: 4 * hidden_size "
+                    f"up to {MAX_SIZE}"
+                )
             object.__setattr__(self, "intermediate_size", 4 * self.hidden_size)
         self._check_choices()
+        self._check_values()
         self._check_sizes()
 
     @property
@@ -94,11 +126,17 @@ class EssTestbedConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EssTestbedConfig:
-        """Reads the content of config.json. ValueError names a key it does not know."""
+        """Reads the content of config.json, where null is the default.
+
+        ValueError names a key it does not know, or whose value makes no model.
+        """
         if values.get("model_type", MODEL_TYPE) != MODEL_TYPE:
             raise ValueError(f"model_type is {values['model_type']!r}; expected {MODEL_TYPE!r}")
         known = {field.name for field in dataclasses.fields(cls)}
-        given = {k: v for k, v in values.items() if k not in ("model_type", "num_hidden_layers")}
+        derived = ("model_type", "num_hidden_layers")
+        given = {k: v for k, v in values.items() if k not in derived and v is not None}
+        if "vocab_size" not in given:
+            raise ValueError("vocab_size is missing")
         unknown = sorted(set(given) - known)
         if unknown:
             raise ValueError(
@@ -119,12 +157,22 @@ class EssTestbedConfig:
                 found = getattr(self, key)
                 raise ValueError(f"{key} is {found!r}; supported: {', '.join(supported)}")
 
+    def _check_values(self) -> None:
+        for key in SIZES:
+            _check_size(key, getattr(self, key))
+        if self.state_size is not None:
+            _check_size("state_size", self.state_size)
+        for key, limits in RANGES.items():
+            _check_number(key, getattr(self, key), limits)
+        if self.attention_scale is not None:
+            _check_number("attention_scale", self.attention_scale, SCALE_RANGE)
+        for key in FLAGS:
+            if not isinstance(getattr(self, key), bool):
+                raise ValueError(f"{key} is {getattr(self, key)!r}; expected true or false")
+
     def _check_sizes(self) -> None:
-        if not self.mixers:
-            raise ValueError("mixers is empty; it has one entry per layer")
-        for key in ("beta", "alpha", "rate_divisor", "time_step_min", "rope_theta"):
-            if getattr(self, key) <= 0:
-                raise ValueError(f"{key} is {getattr(self, key)}; it is above 0")
+        if not 1 <= len(self.mixers) <= MAX_LAYERS:
+            raise ValueError(f"mixers has {len(self.mixers)} entries; supported: 1 to {MAX_LAYERS}")
         if self.time_step_max < self.time_step_min:
             raise ValueError(
                 f"time_step_max is {self.time_step_max}, below time_step_min = {self.time_step_min}"
@@ -134,8 +182,30 @@ class EssTestbedConfig:
                 f"hidden_size is {self.hidden_size}, not a multiple of "
                 f"num_attention_heads = {self.num_attention_heads}"
             )
+        if self.state_size is not None and self.state_size * self.num_attention_heads > MAX_SIZE:
+            raise ValueError(
+                f"state_size is {self.state_size}; supported: num_attention_heads * state_size "
+                f"up to {MAX_SIZE}"
+            )
         for mixer in {"SA", "LA"} & set(self.mixers):
             if self.states(mixer) % 2 != 0:
+                given = self.state_size is not None and mixer != "SA"
                 raise ValueError(
-                    f"a query of {mixer} has {self.states(mixer)} numbers; pairs rotate"
+                    f"{'state_size' if given else 'hidden_size / num_attention_heads'} is "
+                    f"{self.states(mixer)}, but queries of {mixer} rotate in pairs"
                 )
+
+
+def _check_size(key: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{key} is {value!r}; expected an integer")
+    if not 1 <= value <= MAX_SIZE:
+        raise ValueError(f"{key} is {value}; supported: 1 to {MAX_SIZE}")
+
+
+def _check_number(key: str, value: object, limits: tuple[float, float]) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise ValueError(f"{key} is {value!r}; expected a number")
+    low, high = limits
+    if not math.isfinite(value) or not low <= value <= high:
+        raise ValueError(f"{key} is {value}; supported: {low:g} to {high:g}")

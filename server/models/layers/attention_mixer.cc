@@ -27,7 +27,7 @@ class AttentionMixer final : public SequenceMixer {
                                  ForwardPass& pass) const override {
     ESS_ASSIGN_OR_RETURN(
         const at::Tensor mixed,
-        rotary_ ? heads_->Attend(x, MakeRotaryTable(*rotary_, x.size(0), x), mixer, pass)
+        rotary_ ? heads_->Attend(x, MakeRotaryTable(*rotary_, x.size(0), x.device()), mixer, pass)
                 : heads_->Attend(x, rotary, mixer, pass));
     return mixed.defined() ? output_(mixed) : mixed;
   }

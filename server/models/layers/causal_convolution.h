@@ -16,7 +16,7 @@ struct CausalConvolution {
   at::Tensor weight;  // [channels, 1, K]
   at::Tensor bias;    // [channels], or undefined.
 
-  // x [L, channels] => [L, channels].
+  // x [L, channels] => [L, channels], in the dtype of x.
   at::Tensor operator()(const at::Tensor& x) const;
 };
 

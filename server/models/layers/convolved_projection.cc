@@ -14,7 +14,7 @@ at::Tensor ConvolvedProjection::Heads(const at::Tensor& x, int64_t head_dim) con
 }
 
 at::Tensor ConvolvedProjection::Features(const at::Tensor& x, int64_t head_dim) const {
-  return Heads(x, head_dim).to(at::kFloat);
+  return Heads(x.to(at::kFloat), head_dim);
 }
 
 absl::StatusOr<ConvolvedProjection> TakeConvolvedProjection(TensorSource& source,

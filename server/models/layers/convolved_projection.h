@@ -23,7 +23,7 @@ struct ConvolvedProjection {
 
   // x [L, D] => [L, outputs / head_dim, head_dim].
   at::Tensor Heads(const at::Tensor& x, int64_t head_dim) const;
-  // The same for what forms an operator: in float32 from here on.
+  // The same for what forms an operator: all of it in float32.
   at::Tensor Features(const at::Tensor& x, int64_t head_dim) const;
 };
 

@@ -67,7 +67,7 @@ class GatedDeltaMixer final : public SequenceMixer {
   absl::StatusOr<at::Tensor> Mix(const at::Tensor& x, const RotaryTable&, int64_t mixer,
                                  ForwardPass& pass) const override {
     const int64_t length = x.size(0);
-    const Projected projected = Project(x);
+    const Projected projected = Project(x.to(at::kFloat));
     at::Tensor mixed = convolution_(projected.mixed);
     config_.activation(mixed);
     const auto heads = [&](int64_t first, int64_t count, int64_t width) {  // [L, count, width]
@@ -75,23 +75,23 @@ class GatedDeltaMixer final : public SequenceMixer {
     };
     const int64_t keys = config_.key_width();
     const double scale = 1 / std::sqrt(static_cast<double>(config_.key_dim));
-    const at::Tensor time_steps = projected.time_steps.to(at::kFloat) + time_step_bias_;
+    const at::Tensor time_steps = projected.time_steps + time_step_bias_;
     const DeltaScanInputs scan = {
         .head_count = config_.head_count,
-        .queries = UnitLength(heads(0, config_.key_head_count, config_.key_dim).to(at::kFloat))
-                       .mul_(scale),
-        .keys = UnitLength(heads(keys, config_.key_head_count, config_.key_dim).to(at::kFloat)),
+        .queries = UnitLength(heads(0, config_.key_head_count, config_.key_dim)).mul_(scale),
+        .keys = UnitLength(heads(keys, config_.key_head_count, config_.key_dim)),
         .values = heads(2 * keys, config_.head_count, config_.value_dim),
-        .beta = at::sigmoid(projected.writes.to(at::kFloat)).unsqueeze(2),
+        .beta = at::sigmoid(projected.writes).unsqueeze(2),
         .log_alpha = at::softplus(time_steps).mul_(rates_).neg_().unsqueeze(2)};
     ESS_ASSIGN_OR_RETURN(const at::Tensor y, DeltaScan(scan, mixer, pass));  // [L, H, d]
     if (!y.defined()) return y;
     const at::Tensor normal = WeightlessRmsNorm(y, config_.norm_epsilon).to(x.scalar_type());
-    const at::Tensor gates = at::silu(projected.output_gates.to(at::kFloat)).view(y.sizes());
+    const at::Tensor gates = at::silu(projected.output_gates).view(y.sizes());
     return output_(normal.mul(norm_weight_).mul(gates).to(x.scalar_type()).view({length, -1}));
   }
 
  private:
+  // In the dtype of x.
   Projected Project(const at::Tensor& x) const {
     if (!config_.rows_by_key_head) {
       return {.mixed = mixed_(x),
@@ -136,11 +136,8 @@ absl::Status ReadGatedDelta(const ConfigReader& config, GatedDeltaConfig& delta)
   ESS_ASSIGN_OR_RETURN(delta.key_dim, config.Size("linear_key_head_dim", 128));
   ESS_ASSIGN_OR_RETURN(delta.value_dim, config.Size("linear_value_head_dim", 128));
   ESS_ASSIGN_OR_RETURN(delta.convolution_taps, config.Size("linear_conv_kernel_dim", 4));
-  if (delta.head_count % delta.key_head_count != 0) {
-    return ConfigContradiction(
-        fmt::format("linear_num_value_heads is {}, not a multiple of linear_num_key_heads = {}",
-                    delta.head_count, delta.key_head_count));
-  }
+  ESS_RETURN_IF_ERROR(config.CheckMultiple("linear_num_value_heads", delta.head_count,
+                                           "linear_num_key_heads", delta.key_head_count));
   const auto check = [&](std::string_view dim, int64_t width,
                          std::string_view heads) -> absl::Status {
     if (width <= kMaxConfigSize) return absl::OkStatus();

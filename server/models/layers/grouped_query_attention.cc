@@ -46,23 +46,24 @@ class GroupedQueryAttention final : public AttentionLayer {
 
   absl::StatusOr<at::Tensor> Attend(const at::Tensor& x, const RotaryTable& rotary, int64_t mixer,
                                     ForwardPass& pass) const override {
-    const auto heads = [&](const Linear& projection) {  // [L, D] => [L, heads, d]
-      return projection(x).view({x.size(0), -1, config_.head_dim});
+    const at::Tensor wide = x.to(at::kFloat);  // Of what attention scores.
+    const auto heads = [&](const Linear& projection, const at::Tensor& from) {
+      return projection(from).view({from.size(0), -1, config_.head_dim});  // [L, heads, d]
     };
-    at::Tensor queries = query_(x).view({x.size(0), config_.head_count, -1});
+    at::Tensor queries = query_(wide).view({x.size(0), config_.head_count, -1});
     at::Tensor gates;  // [L, H, d]
     if (config_.gated) {
       gates = queries.narrow(2, config_.head_dim, config_.head_dim);
       queries = queries.narrow(2, 0, config_.head_dim);
     }
-    at::Tensor keys = heads(key_);
+    at::Tensor keys = heads(key_, wide);
     if (config_.query_key_norm) {
       queries = query_norm_(queries);
       keys = key_norm_(keys);
     }
     const AttentionInputs inputs = {.queries = Placed(queries, rotary),
                                     .keys = Placed(keys, rotary),
-                                    .values = heads(value_).transpose(0, 1),
+                                    .values = heads(value_, x).transpose(0, 1),
                                     .scale = config_.scale,
                                     .soft_cap = config_.soft_cap,
                                     .window = config_.window};
@@ -72,11 +73,9 @@ class GroupedQueryAttention final : public AttentionLayer {
   }
 
  private:
-  // [L, heads, d] => contiguous [heads, L, d] in float32, in which attention scores; rotated unless
-  // the table is empty.
+  // [L, heads, d] => contiguous [heads, L, d], rotated unless the table is empty.
   static at::Tensor Placed(const at::Tensor& heads, const RotaryTable& rotary) {
-    const at::Tensor scored = heads.to(at::kFloat);
-    return rotary.cos.defined() ? RotateHeads(scored, rotary) : scored.transpose(0, 1).contiguous();
+    return rotary.cos.defined() ? RotateHeads(heads, rotary) : heads.transpose(0, 1).contiguous();
   }
 
   const GroupedQueryConfig config_;

@@ -16,8 +16,8 @@ namespace ess::models {
 // x [L, G, ...] => [count, L, ...]. A single group is expanded, not copied.
 at::Tensor HeadsOf(const at::Tensor& x, int64_t head_count, int64_t first, int64_t count);
 
-// The same for positions [first, first + count) and all heads, in float32: [head_count, count,
-// ...].
+// The same for positions [first, first + count) and all heads, in float32:
+// [head_count, count, ...].
 at::Tensor ChunkOf(const at::Tensor& x, int64_t head_count, int64_t first, int64_t count);
 
 // The same of logarithms of gates, in float64, where differences of two sums of them keep their

@@ -59,7 +59,7 @@ class HeadScanMixer final : public SequenceMixer {
   absl::StatusOr<at::Tensor> Mix(const at::Tensor& u, const RotaryTable&, int64_t mixer,
                                  ForwardPass& pass) const override {
     const int64_t width = config_.width();
-    at::Tensor projected = input_(u);  // Gate, [x B C], time steps.
+    at::Tensor projected = input_(u.to(at::kFloat));  // Gate, [x B C], time steps.
     if (multipliers_.defined()) projected.mul_(multipliers_);
     at::Tensor convolved = convolution_(projected.narrow(1, width, config_.convolved()));
     config_.activation(convolved);
@@ -68,7 +68,7 @@ class HeadScanMixer final : public SequenceMixer {
     if (pass.Wants(mixer)) ESS_RETURN_IF_ERROR(Capture(scan, mixer, pass));
     if (pass.EndsAfter(mixer)) return at::Tensor();
     ESS_ASSIGN_OR_RETURN(at::Tensor y, RunHeadScan(scan, pass));  // [L, H, d]
-    y.addcmul_(scan.x.to(at::kFloat), skip_.unsqueeze(1));
+    y.addcmul_(scan.x, skip_.unsqueeze(1));
     return output_(
         GatedNorm(y.view({u.size(0), width}), projected.narrow(1, 0, width)).to(u.scalar_type()));
   }
@@ -82,7 +82,7 @@ class HeadScanMixer final : public SequenceMixer {
     const int64_t sizes[] = {config_.width(), config_.width(), shared, shared, config_.head_count};
     std::vector<at::Tensor> parts;
     for (size_t part = 0; part < of.size(); ++part) {
-      parts.push_back(at::full({sizes[part]}, of[part], input_.weight.options()));
+      parts.push_back(at::full({sizes[part]}, of[part], input_.weight.options().dtype(at::kFloat)));
     }
     multipliers_ = at::cat(parts);
   }
@@ -92,13 +92,11 @@ class HeadScanMixer final : public SequenceMixer {
     const int64_t width = config_.width();
     const int64_t shared = config_.group_count * config_.state_size;
     const auto groups = [&](int64_t first) {
-      return convolved.narrow(1, first, shared)
-          .reshape({length, config_.group_count, -1})
-          .to(at::kFloat);
+      return convolved.narrow(1, first, shared).reshape({length, config_.group_count, -1});
     };
     const auto& [low, high] = config_.time_step_limit;
     return {.x = convolved.narrow(1, 0, width).reshape({length, config_.head_count, -1}),
-            .delta = at::softplus(time_steps.to(at::kFloat) + time_step_bias_).clamp_(low, high),
+            .delta = at::softplus(time_steps + time_step_bias_).clamp_(low, high),
             .A = A_,
             .B = groups(width),
             .C = groups(width + shared)};
@@ -126,9 +124,9 @@ class HeadScanMixer final : public SequenceMixer {
     return absl::OkStatus();
   }
 
-  // y [L, E] float32 => [L, E] in the gate's dtype.
+  // y, gate [L, E] float32 => [L, E].
   at::Tensor GatedNorm(const at::Tensor& y, const at::Tensor& gate) const {
-    const at::Tensor opening = at::silu(gate.to(at::kFloat));
+    const at::Tensor opening = at::silu(gate);
     const auto norm = [&](const at::Tensor& x) {
       const at::Tensor normal =
           WeightlessRmsNorm(x.view({x.size(0), config_.group_count, -1}), config_.norm_epsilon);
@@ -136,11 +134,11 @@ class HeadScanMixer final : public SequenceMixer {
     };
     switch (config_.norm) {
       case ScanOutputNorm::kNone:
-        return y.mul(opening).to(gate.scalar_type());
+        return y.mul(opening);
       case ScanOutputNorm::kGateFirst:
-        return norm(y.mul(opening)).to(gate.scalar_type()).mul_(norm_weight_);
+        return norm(y.mul(opening)).mul_(norm_weight_);
       case ScanOutputNorm::kNormFirst:
-        return norm(y).mul_(norm_weight_).mul_(opening).to(gate.scalar_type());
+        return norm(y).mul_(norm_weight_).mul_(opening);
     }
     return y;
   }
@@ -161,18 +159,14 @@ class HeadScanMixer final : public SequenceMixer {
 absl::Status CheckHeadScan(const ConfigReader& config, const HeadScanConfig& scan, int64_t width,
                            std::string_view width_name, const HeadScanKeys& keys) {
   if (scan.width() != width) {
-    return ConfigContradiction(fmt::format("{} * {} is {}, not {} = {}", keys.head_count,
-                                           keys.head_dim, scan.width(), width_name, width));
+    return config.Contradiction(
+        fmt::format("{} * {} is {}, not {} = {}", config.Name(keys.head_count),
+                    config.Name(keys.head_dim), scan.width(), width_name, width));
   }
-  if (scan.head_count % scan.group_count != 0) {
-    return ConfigContradiction(fmt::format("{} is {}, not a multiple of {} = {}", keys.head_count,
-                                           scan.head_count, keys.group_count, scan.group_count));
-  }
-  if (scan.state_size > kMaxConfigSize / scan.group_count) {
-    return config.Unsupported(keys.state_size, fmt::format("{} * {} up to {}", keys.group_count,
-                                                           keys.state_size, kMaxConfigSize));
-  }
-  return absl::OkStatus();
+  ESS_RETURN_IF_ERROR(
+      config.CheckMultiple(keys.head_count, scan.head_count, keys.group_count, scan.group_count));
+  return config.SizeTimes(keys.state_size, scan.state_size, keys.group_count, scan.group_count)
+      .status();
 }
 
 absl::Status ReadPrefixedHeadScan(const ConfigReader& config, std::string_view width_key,
@@ -181,12 +175,8 @@ absl::Status ReadPrefixedHeadScan(const ConfigReader& config, std::string_view w
                                   .head_dim = "mamba_d_head",
                                   .group_count = "mamba_n_groups",
                                   .state_size = "mamba_d_state"};
-  ESS_ASSIGN_OR_RETURN(const int64_t expand, config.Size("mamba_expand", 2));
-  if (expand > kMaxConfigSize / scan.hidden_size) {
-    return config.Unsupported("mamba_expand",
-                              fmt::format("mamba_expand * hidden_size up to {}", kMaxConfigSize));
-  }
-  int64_t width = expand * scan.hidden_size;
+  ESS_ASSIGN_OR_RETURN(int64_t width,
+                       config.SizeTimes("mamba_expand", 2, "hidden_size", scan.hidden_size));
   const bool expands = width_key.empty() || config.IsNull(width_key);
   if (!expands) {
     ESS_ASSIGN_OR_RETURN(width, config.Size(width_key, default_width));

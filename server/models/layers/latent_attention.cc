@@ -49,22 +49,23 @@ class LatentAttention final : public AttentionLayer {
     const auto heads = [&](const at::Tensor& rows) {  // [L, H n] => [L, H, n]
       return rows.view({x.size(0), config_.head_count, -1});
     };
-    // Queries and keys rotate in float32, in which attention scores.
+    const at::Tensor wide = x.to(at::kFloat);  // Of what attention scores.
     const at::Tensor queries =
-        heads(query_(query_latent_ ? query_norm_((*query_latent_)(x)) : x)).to(at::kFloat);
-    const at::Tensor expanded = heads(expand_(latent_norm_(latent_(x))));
+        heads(query_(query_latent_ ? query_norm_((*query_latent_)(wide)) : wide));
+    const at::Tensor expanded = heads(expand_(latent_norm_(latent_(wide))));
     const auto part = [&](int64_t first, int64_t count) {  // => [H, L, count]
       return expanded.narrow(2, first, count).transpose(0, 1);
     };
     at::Tensor keys = at::empty(
         {config_.head_count, x.size(0), config_.rotary_dim + config_.plain_dim}, queries.options());
     keys.narrow(2, 0, config_.rotary_dim)
-        .copy_(RotateHeads(rotary_key_(x).unsqueeze(1).to(at::kFloat), rotary));
+        .copy_(RotateHeads(rotary_key_(wide).unsqueeze(1), rotary));
     keys.narrow(2, config_.rotary_dim, config_.plain_dim).copy_(part(0, config_.plain_dim));
-    const AttentionInputs inputs = {.queries = RotateHeads(queries, rotary),
-                                    .keys = keys,
-                                    .values = part(config_.plain_dim, config_.value_dim),
-                                    .scale = config_.scale};
+    const AttentionInputs inputs = {
+        .queries = RotateHeads(queries, rotary),
+        .keys = keys,
+        .values = part(config_.plain_dim, config_.value_dim).to(x.scalar_type()),
+        .scale = config_.scale};
     return CausalAttention(inputs, mixer, pass);
   }
 

@@ -7,7 +7,10 @@
 namespace ess::models {
 
 at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
-  return at::layer_norm(x, weight.sizes(), weight, bias, epsilon);
+  const auto like_x = [&](const at::Tensor& of) {
+    return of.defined() ? of.to(x.scalar_type()) : of;
+  };
+  return at::layer_norm(x, weight.sizes(), like_x(weight), like_x(bias), epsilon);
 }
 
 at::Tensor LayerNorm::Heads(const at::Tensor& y) const {

@@ -8,7 +8,10 @@
 
 namespace ess::models {
 
-at::Tensor Linear::operator()(const at::Tensor& x) const { return at::linear(x, weight, bias); }
+at::Tensor Linear::operator()(const at::Tensor& x) const {
+  return at::linear(x, weight.to(x.scalar_type()),
+                    bias.defined() ? bias.to(x.scalar_type()) : bias);
+}
 
 void Linear::AddToInPlace(at::Tensor& residual, const at::Tensor& x) const {
   residual.addmm_(x, weight.t());

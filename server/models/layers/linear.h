@@ -17,7 +17,8 @@ struct Linear {
   at::Tensor weight;  // [outputs, inputs]
   at::Tensor bias;    // [outputs], or undefined
 
-  // x [L, inputs] => [L, outputs].
+  // x [L, inputs] => [L, outputs], in the dtype of x: weights of another are converted at each
+  // call.
   at::Tensor operator()(const at::Tensor& x) const;
 
   // The projection to outputs [first, first + count) alone; shares the weights.

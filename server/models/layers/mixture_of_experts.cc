@@ -78,29 +78,29 @@ at::Tensor MixtureOfExperts::operator()(const at::Tensor& x) const {
   return mixed;
 }
 
-absl::Status CheckExperts(const ExpertsConfig& experts) {
+absl::Status CheckExperts(const ConfigReader& config, const ExpertsConfig& experts) {
   const ExpertRouting& routing = experts.routing;
   if (routing.chosen > experts.count) {
-    return ConfigContradiction(fmt::format("num_experts_per_tok is {}, but there are {} experts",
-                                           routing.chosen, experts.count));
+    return config.Contradiction(fmt::format("num_experts_per_tok is {}, but there are {} experts",
+                                            routing.chosen, experts.count));
   }
   if (experts.count % routing.group_count != 0) {
-    return ConfigContradiction(
+    return config.Contradiction(
         fmt::format("n_group is {}, which does not divide {} experts into groups",
                     routing.group_count, experts.count));
   }
   if (routing.chosen_groups > routing.group_count) {
-    return ConfigContradiction(fmt::format("topk_group is {}, but n_group is {}",
-                                           routing.chosen_groups, routing.group_count));
+    return config.Contradiction(fmt::format("topk_group is {}, but n_group is {}",
+                                            routing.chosen_groups, routing.group_count));
   }
   const int64_t group_size = experts.count / routing.group_count;
   if (routing.group_count > 1 && group_size < routing.group_leaders) {
-    return ConfigContradiction(
+    return config.Contradiction(
         fmt::format("n_group is {}, which leaves {} of {} experts for a group; it needs {}",
                     routing.group_count, group_size, experts.count, routing.group_leaders));
   }
   if (routing.chosen > routing.chosen_groups * group_size) {
-    return ConfigContradiction(
+    return config.Contradiction(
         fmt::format("num_experts_per_tok is {}, but topk_group = {} groups have {} experts",
                     routing.chosen, routing.chosen_groups, routing.chosen_groups * group_size));
   }

@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/models/config_reader.h"
 #include "server/models/layers/activation.h"
 #include "server/models/layers/feed_forward.h"
 #include "server/models/layers/linear.h"
@@ -74,7 +75,7 @@ struct ExpertsConfig {
 };
 
 // Sizes that fit together. Errors: kDataLoss.
-absl::Status CheckExperts(const ExpertsConfig& experts);
+absl::Status CheckExperts(const ConfigReader& config, const ExpertsConfig& experts);
 
 // Takes the experts of the layer whose tensors start with `layer` ("layers.3."): one by one, or
 // stacked as "mlp.experts.gate_up_proj" [experts, 2 I, D] in its stacked module, gate's rows first,

@@ -4,13 +4,14 @@
 
 namespace ess::models {
 
-RotaryTable MakeRotaryTable(const RotaryScaling& scaling, int64_t length, const at::Tensor& like) {
+RotaryTable MakeRotaryTable(const RotaryScaling& scaling, int64_t length,
+                            const at::Device& device) {
   const at::Tensor frequencies = InverseFrequencies(scaling, length);
   // [L, 1] * [pairs] => [L, pairs] => [L, 1, pairs]
   const at::Tensor angles =
       at::arange(length, at::kFloat).unsqueeze(1).mul(frequencies).unsqueeze(1);
-  return {.cos = angles.cos().mul_(scaling.attention_factor).to(like.options()),
-          .sin = angles.sin().mul_(scaling.attention_factor).to(like.options())};
+  return {.cos = angles.cos().mul_(scaling.attention_factor).to(device),
+          .sin = angles.sin().mul_(scaling.attention_factor).to(device)};
 }
 
 at::Tensor RotateHeads(const at::Tensor& x, const RotaryTable& table) {

@@ -9,17 +9,16 @@
 
 namespace ess::models {
 
-// Angles of every position of a prompt.
+// Angles of every position of a prompt, in float32 for weights of any dtype.
 struct RotaryTable {
   at::Tensor cos;  // [L, 1, pairs]
   at::Tensor sin;  // [L, 1, pairs]
 };
 
-// The angles are computed in float32, then rounded to the dtype of `like`, on its device.
-RotaryTable MakeRotaryTable(const RotaryScaling& scaling, int64_t length, const at::Tensor& like);
+RotaryTable MakeRotaryTable(const RotaryScaling& scaling, int64_t length, const at::Device& device);
 
 // Rotates pairs (m, m + pairs) of the first 2 pairs dimensions, as many as the table has; the rest
-// passes through. x [L, H, head_dim] => contiguous [H, L, head_dim].
+// passes through. x [L, H, head_dim] float32 => contiguous [H, L, head_dim].
 at::Tensor RotateHeads(const at::Tensor& x, const RotaryTable& table);
 
 }  // namespace ess::models

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -70,7 +71,7 @@ absl::Status ReadYarn(const ConfigReader& parameters, RotaryScaling& scaling) {
   ESS_ASSIGN_OR_RETURN(scaling.factor, parameters.Number("factor", ratio, 0, kMaxFactor));
   if (scaling.factor <= 0) return parameters.Unsupported("factor", "above 0");
   if (ratio != scaling.factor && ratio != 1) {
-    ESS_LOG(warn, "config.json: {} is {} but the position limits imply {}; taking the file's value",
+    ESS_LOG(warn, "{} is {} but the position limits imply {}; taking the file's value",
             parameters.Name("factor"), scaling.factor, ratio);
   }
   ESS_ASSIGN_OR_RETURN(const double scale, parameters.Number("mscale", 0, 0, kMaxFactor));
@@ -103,7 +104,8 @@ absl::Status ReadLongRope(const ConfigReader& parameters, RotaryScaling& scaling
       parameters.Number("factor", static_cast<double>(scaling.max_positions) / original, 0,
                         kMaxFactor));
   if (scaling.original_max_positions < 2) {
-    return ConfigContradiction("longrope needs original_max_position_embeddings of at least 2");
+    return parameters.Contradiction(
+        "longrope needs original_max_position_embeddings of at least 2");
   }
   const double temperature =
       scaling.factor <= 1 ? 1 : std::sqrt(1 + std::log(scaling.factor) / std::log(original));
@@ -119,7 +121,7 @@ absl::Status ReadLlama3(const ConfigReader& parameters, RotaryScaling& scaling) 
   ESS_ASSIGN_OR_RETURN(scaling.high_frequency_factor,
                        parameters.Number("high_freq_factor", std::nullopt, 1e-6, kMaxFactor));
   if (scaling.high_frequency_factor <= scaling.low_frequency_factor) {
-    return ConfigContradiction(
+    return parameters.Contradiction(
         fmt::format("{} is {}, which is not above {} = {}", parameters.Name("high_freq_factor"),
                     scaling.high_frequency_factor, parameters.Name("low_freq_factor"),
                     scaling.low_frequency_factor));
@@ -152,7 +154,7 @@ absl::Status ReadKindParameters(const ConfigReader& parameters, RotaryScaling& s
       ESS_ASSIGN_OR_RETURN(scaling.factor,
                            parameters.Number("factor", std::nullopt, 1, kMaxFactor));
       if (scaling.head_dim > 2) return absl::OkStatus();
-      return ConfigContradiction("dynamic rope needs a head_dim above 2");
+      return parameters.Contradiction("dynamic rope needs a head_dim above 2");
     }
     case Kind::kYarn:
       return ReadYarn(parameters, scaling);
@@ -169,18 +171,18 @@ absl::Status ReadKindParameters(const ConfigReader& parameters, RotaryScaling& s
 }
 
 // kProportional lets whole pairs stand still; the other kinds leave the last dimensions out.
-absl::StatusOr<int64_t> RotatedDimensions(int64_t head_dim, const RotaryScaling& scaling,
-                                          const RotaryKeys& keys) {
+absl::StatusOr<int64_t> RotatedDimensions(const ConfigReader& config, int64_t head_dim,
+                                          const RotaryScaling& scaling, const RotaryKeys& keys,
+                                          std::string_view fraction_name) {
   int64_t rotated = head_dim;
   if (scaling.kind != Kind::kProportional && scaling.rotated_fraction != 1) {
     if (!keys.may_be_partial) {
-      return absl::FailedPreconditionError(fmt::format("config.json: {} is {}; supported: 1",
-                                                       keys.fraction, scaling.rotated_fraction));
+      return config.UnsupportedValue(fraction_name, scaling.rotated_fraction, "1");
     }
     rotated = static_cast<int64_t>(static_cast<double>(head_dim) * scaling.rotated_fraction);
   }
   if (rotated > 0 && rotated % 2 == 0) return rotated;
-  return ConfigContradiction(
+  return config.Contradiction(
       fmt::format("head_dim is {}, of which {} dimensions rotate; rotary embeddings need an even "
                   "number of them, at least 2",
                   head_dim, rotated));
@@ -207,18 +209,21 @@ absl::StatusOr<RotaryScaling> ReadRotaryScaling(const ConfigReader& config, int6
                        config.Number(keys.theta, keys.default_theta, 1e-6, kMaxTheta));
   ESS_ASSIGN_OR_RETURN(scaling.rotated_fraction,
                        config.Number(keys.fraction, keys.default_fraction, 0, 1));
+  std::string fraction_name = config.Name(keys.fraction);
   ESS_ASSIGN_OR_RETURN(const std::optional<ConfigReader> parameters,
                        FindParameters(config, keys.layer_type));
   if (parameters.has_value()) {
+    constexpr std::string_view kFraction = "partial_rotary_factor";
+    if (parameters->Has(kFraction)) fraction_name = parameters->Name(kFraction);
     ESS_ASSIGN_OR_RETURN(scaling.theta,
                          parameters->Number("rope_theta", scaling.theta, 1e-6, kMaxTheta));
-    ESS_ASSIGN_OR_RETURN(
-        scaling.rotated_fraction,
-        parameters->Number("partial_rotary_factor", scaling.rotated_fraction, 0, 1));
+    ESS_ASSIGN_OR_RETURN(scaling.rotated_fraction,
+                         parameters->Number(kFraction, scaling.rotated_fraction, 0, 1));
     ESS_ASSIGN_OR_RETURN(scaling.kind, ReadKind(*parameters));
     if (keys.yarn_is_longrope && scaling.kind == Kind::kYarn) scaling.kind = Kind::kLongRope;
   }
-  ESS_ASSIGN_OR_RETURN(scaling.head_dim, RotatedDimensions(head_dim, scaling, keys));
+  ESS_ASSIGN_OR_RETURN(scaling.head_dim,
+                       RotatedDimensions(config, head_dim, scaling, keys, fraction_name));
   if (parameters.has_value()) {
     ESS_ASSIGN_OR_RETURN(scaling.original_max_positions,
                          ReadOriginalMaxPositions(config, *parameters, max_positions));

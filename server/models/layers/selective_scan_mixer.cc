@@ -54,7 +54,8 @@ class SelectiveScanMixer final : public SequenceMixer {
 
   absl::StatusOr<at::Tensor> Mix(const at::Tensor& u, const RotaryTable&, int64_t mixer,
                                  ForwardPass& pass) const override {
-    const at::Tensor projected = input_(u);  // [L, 2 E]: what is scanned, then its gate.
+    // [L, 2 E] float32: what is scanned, and makes the operators, then its gate.
+    const at::Tensor projected = input_(u.to(at::kFloat));
     const int64_t width = config_.channels;
     at::Tensor x = convolution_(projected.narrow(1, 0, width));
     config_.activation(x);
@@ -65,7 +66,7 @@ class SelectiveScanMixer final : public SequenceMixer {
     }
     if (pass.EndsAfter(mixer)) return at::Tensor();
     ESS_ASSIGN_OR_RETURN(at::Tensor y, RunSelectiveScan(scan, pass));  // [L, E]
-    y.addcmul_(x.to(at::kFloat), skip_);
+    y.addcmul_(x, skip_);
     y.mul_(at::silu(projected.narrow(1, width, width)));
     return output_(y.to(u.scalar_type()));
   }
@@ -99,14 +100,12 @@ class SelectiveScanMixer final : public SequenceMixer {
     const int64_t states = config_.state_size;
     const at::Tensor features = features_(x);
     const at::Tensor time_step =
-        at::linear(Normalized(features.narrow(1, 0, rank), time_step_norm_), time_step_.weight)
-            .to(at::kFloat) +
-        time_step_.bias;
+        time_step_(Normalized(features.narrow(1, 0, rank), time_step_norm_));
     return {.x = x,
             .delta = at::softplus(time_step),
             .A = A_,
-            .B = Normalized(features.narrow(1, rank, states), B_norm_).to(at::kFloat),
-            .C = Normalized(features.narrow(1, rank + states, states), C_norm_).to(at::kFloat)};
+            .B = Normalized(features.narrow(1, rank, states), B_norm_),
+            .C = Normalized(features.narrow(1, rank + states, states), C_norm_)};
   }
 
   SelectiveScanConfig config_;

@@ -15,7 +15,7 @@ at::Tensor UnitLength(const at::Tensor& x) {
       .to(x.scalar_type());
 }
 
-at::Tensor UnitSum(const at::Tensor& x) {
+at::Tensor UnitAbsoluteSum(const at::Tensor& x) {
   const at::Tensor wide = x.to(at::kFloat);
   return wide.div(wide.abs().sum(-1, /*keepdim=*/true).clamp_min_(kEpsilon)).to(x.scalar_type());
 }

@@ -9,6 +9,6 @@ namespace ess::models {
 at::Tensor UnitLength(const at::Tensor& x);
 
 // x / max(sum |x|, 1e-6) over the last axis, likewise.
-at::Tensor UnitSum(const at::Tensor& x);
+at::Tensor UnitAbsoluteSum(const at::Tensor& x);
 
 }  // namespace ess::models

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "server/linalg/serial_torch.h"
+#include "server/base/serial_torch.h"
 #include "tests/support/tensor_cases.h"
 
 namespace ess::linalg {

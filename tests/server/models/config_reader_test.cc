@@ -221,6 +221,36 @@ TEST(ConfigReaderTest, ObjectsComeAloneOrInAListAndKnowTheirPath) {
   }
 }
 
+TEST(ConfigReaderTest, MessagesNameTheFileAndTheKeysThatItHas) {
+  const nlohmann::json json = Parse(R"({"hidden_size": 0, "one": {"x": 0}, "two": [{"x": 0}]})");
+  const KeyNames names = {{"hidden_size", "dim"}, {"one.x", "y"}};
+  const ConfigReader config(json, "", "params.json", &names);
+
+  EXPECT_THAT(config.Size("hidden_size", 1).status(),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("params.json: dim is 0")));
+  EXPECT_THAT((*config.Object("one"))->Size("x", 1).status(),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("params.json: y is 0")));
+  for (const char* const key : {"one", "two"}) {
+    EXPECT_THAT(config.Objects(key)->front().Size("x", 1).status(),
+                StatusIs(StatusCode::kFailedPrecondition, HasSubstr("params.json: ")));
+  }
+  EXPECT_THAT(config.Contradiction("x"), StatusIs(StatusCode::kDataLoss, "params.json: x"));
+  EXPECT_THAT(
+      config.CheckMultiple("hidden_size", 7, "heads", 2),
+      StatusIs(StatusCode::kDataLoss, "params.json: dim is 7, not a multiple of heads = 2"));
+}
+
+TEST(ConfigReaderTest, ProductsOfSizesAreBounded) {
+  const nlohmann::json json = Parse(R"({"expand": 8})");
+  const ConfigReader config(json);
+
+  EXPECT_EQ(*config.SizeTimes("expand", 2, "hidden_size", 5), 40);
+  EXPECT_EQ(*config.SizeTimes("absent", 2, "hidden_size", 5), 10);
+  EXPECT_THAT(config.SizeTimes("expand", 2, "hidden_size", kMaxConfigSize / 4).status(),
+              StatusIs(StatusCode::kFailedPrecondition,
+                       HasSubstr("expand is 8; supported: expand * hidden_size up to 16777216")));
+}
+
 TEST(ConfigReaderTest, ASizeForAllMayBeWrittenOnceOrForEach) {
   const nlohmann::json json =
       Parse(R"({"once": 8, "each": [8, 8], "mixed": [8, 16], "long": [8]})");

@@ -84,7 +84,11 @@ TEST(FlaConfigsTest, SizesThatDoNotFitTogetherAreNamed) {
        "num_v_heads is 3, not a multiple of num_heads = 2"},
       {"gated_deltanet", R"({"expand_v": 0.3})", "head_dim * expand_v is 1.8"},
       {"hgrn2", R"({"expand_ratio": 5})", "hidden_size is 16, not a multiple of expand_ratio = 5"},
+      {"hgrn2", R"({"expand_ratio": null, "num_heads": 3})",
+       "hidden_size is 16, not a multiple of num_heads = 3"},
       {"rwkv7", R"({"head_dim": 5})", "hidden_size is 16, not a multiple of head_dim = 5"},
+      {"rwkv7", R"({"head_dim": null, "num_heads": 3})",
+       "hidden_size is 16, not a multiple of num_heads = 3"},
   };
   for (const auto& [model_type, changes, message] : cases) {
     EXPECT_THAT(Load(model_type, changes), StatusIs(StatusCode::kDataLoss, HasSubstr(message)))

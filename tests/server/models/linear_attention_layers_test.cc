@@ -154,7 +154,7 @@ TEST_F(LinearAttentionLayersTest, NormsWithoutWeightsGiveUnitLengthsAndSums) {
   const at::Tensor x = at::tensor({3.0f, -4.0f}).view({1, 2});
 
   EXPECT_TRUE(at::allclose(UnitLength(x), at::tensor({0.6f, -0.8f}).view({1, 2})));
-  EXPECT_TRUE(at::allclose(UnitSum(x), at::tensor({3 / 7.0f, -4 / 7.0f}).view({1, 2})));
+  EXPECT_TRUE(at::allclose(UnitAbsoluteSum(x), at::tensor({3 / 7.0f, -4 / 7.0f}).view({1, 2})));
 }
 
 }  // namespace

@@ -71,8 +71,10 @@ TEST(ChooseExpertsTest, TheCorrectionChoosesAndDoesNotWeigh) {
 }
 
 TEST(CheckExpertsTest, NamesWhatDoesNotFit) {
-  const auto check = [](int64_t count, const ExpertRouting& routing) {
-    return CheckExperts({.count = count, .routing = routing});
+  const nlohmann::json no_keys = nlohmann::json::object();
+  const ConfigReader config(no_keys);
+  const auto check = [&](int64_t count, const ExpertRouting& routing) {
+    return CheckExperts(config, {.count = count, .routing = routing});
   };
   const auto names = [](const char* text) {
     return StatusIs(absl::StatusCode::kDataLoss, HasSubstr(text));

@@ -128,14 +128,15 @@ TEST_F(ModelLoaderTest, ConfigsOfMambaSsmThatTransformersCannotExpressAreRefused
 TEST(MambaSsmConfigTest, TheHeadIsTiedAsTheFormatSays) {
   const auto tied = [](const std::string& rest) {
     const auto config = nlohmann::json::parse(R"({"d_model": 64, "n_layer": 2)" + rest + "}");
-    return TranslateMambaSsmConfig(ConfigReader(config))->at("tie_word_embeddings");
+    return TranslateMambaSsmConfig(ConfigReader(config))->values.at("tie_word_embeddings");
   };
   const auto codestral = nlohmann::json::parse(R"({"dim": 64, "n_layers": 2, "n_groups": 1})");
 
   EXPECT_EQ(tied(""), true);
   EXPECT_EQ(tied(R"(, "ssm_cfg": {"layer": "Mamba2"})"), true);
   EXPECT_EQ(tied(R"(, "tie_embeddings": false)"), false);
-  EXPECT_EQ(TranslateMistralMambaConfig(ConfigReader(codestral))->at("tie_word_embeddings"), false);
+  EXPECT_EQ(TranslateMistralMambaConfig(ConfigReader(codestral))->values.at("tie_word_embeddings"),
+            false);
 }
 
 TEST_F(ModelLoaderTest, ParametersOfCodestralMambaAreNamedInTheirFile) {
@@ -144,6 +145,40 @@ TEST_F(ModelLoaderTest, ParametersOfCodestralMambaAreNamedInTheirFile) {
   EXPECT_EQ(FindConfig(folder_), folder_ / "params.json");
   EXPECT_THAT(LoadModelFolder(folder_, {}).status(),
               StatusIs(StatusCode::kFailedPrecondition, HasSubstr("params.json: n_groups is 0")));
+}
+
+TEST_F(ModelLoaderTest, ErrorsOfTranslatedConfigsNameTheFileAndItsOwnKeys) {
+  const auto load = [&](const std::string& file, const std::string& text) {
+    std::filesystem::remove_all(folder_);
+    std::filesystem::create_directories(folder_);
+    std::ofstream(folder_ / file) << text;
+    return LoadModelFolder(folder_, {.random_init_seed = 1}).status();
+  };
+  const struct {
+    std::string file, text;
+    StatusCode code;
+    std::string message;
+  } cases[] = {
+      {"params.json", R"({"dim": 64, "n_layers": 2, "n_groups": 3})", StatusCode::kDataLoss,
+       "params.json: 2 * dim / 64 is 2, not a multiple of n_groups = 3"},
+      {"params.json", R"({"dim": 50, "n_layers": 2, "n_groups": 1})",
+       StatusCode::kFailedPrecondition, "params.json: 2 * dim is 100; supported: multiples of 64"},
+      {"params.json", R"({"dim": 16777216, "n_layers": 2, "n_groups": 1})",
+       StatusCode::kFailedPrecondition, "params.json: dim is 16777216; supported: 2 * dim up to "},
+      {"config.json",
+       R"({"d_model": 64, "n_layer": 2, "pad_vocab_size_multiple": 16777215)"
+       R"(, "vocab_size": 16777216})",
+       StatusCode::kFailedPrecondition,
+       "config.json: vocab_size in multiples of pad_vocab_size_multiple is 33554430; "},
+      {"config.json",
+       R"({"d_model": 64, "n_layer": 2, "ssm_cfg": )"
+       R"({"layer": "Mamba2", "headdim": 32, "ngroups": 3}})",
+       StatusCode::kDataLoss,
+       "config.json: 2 * d_model / ssm_cfg.headdim is 4, not a multiple of ssm_cfg.ngroups = 3"},
+  };
+  for (const auto& [file, text, code, message] : cases) {
+    EXPECT_THAT(load(file, text), StatusIs(code, HasSubstr(message))) << text;
+  }
 }
 
 TEST_F(ModelLoaderTest, TheModelTypeIsReadWithoutTheWeights) {

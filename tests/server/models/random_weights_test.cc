@@ -5,8 +5,10 @@
 #include <ATen/Parallel.h>
 
 #include <string>
+#include <utility>
 
 #include "gtest/gtest.h"
+#include "server/base/available_memory.h"
 #include "tests/support/status_matchers.h"
 
 namespace ess::models {
@@ -58,6 +60,34 @@ TEST(RandomWeightsTest, OrderAndThreadsChangeNothing) {
   EXPECT_TRUE(at::equal(Taken(second, "b.weight", {5, 7}), b));
   EXPECT_TRUE(at::equal(Taken(second, "a.weight", {300, 301}), a));
   at::set_num_threads(threads);
+}
+
+TEST(RandomWeightsTest, OrthogonalWeightsAreTheSameForAnyNumberOfThreads) {
+  const InitialWeights initial{.rules = {{"*", Orthogonal(0.5)}}};
+  const int threads = at::get_num_threads();
+  for (const auto& [rows, columns] : {std::pair{300, 200}, {150, 400}, {250, 250}}) {
+    at::set_num_threads(1);
+    RandomWeights alone(initial, /*seed=*/7, "cpu");
+    const at::Tensor weight = Taken(alone, "a.weight", {rows, columns});
+    at::set_num_threads(4);
+    RandomWeights together(initial, /*seed=*/7, "cpu");
+
+    EXPECT_TRUE(at::equal(Taken(together, "a.weight", {rows, columns}), weight));
+    const at::Tensor wide = (rows < columns ? weight : weight.t()).to(at::kDouble);
+    const at::Tensor identity = at::eye(wide.size(0), wide.options());
+    EXPECT_TRUE(at::allclose(at::mm(wide, wide.t()), identity.mul(0.25), 1e-5, 1e-6));
+  }
+  at::set_num_threads(threads);
+}
+
+TEST(RandomWeightsTest, WhatMakesATensorHasToFitToo) {
+  const InitialWeights initial{.rules = {{"*.orthogonal", Orthogonal(1)}}};
+  RandomWeights weights(initial, /*seed=*/1, "cpu");
+  const int64_t rows = AvailableMemoryBytes() / (16 * 1024);
+
+  // A quarter of the memory that is left, and twice as much again to factor it.
+  EXPECT_THAT(weights.Take("a.orthogonal", {rows, 1024}),
+              StatusIs(StatusCode::kResourceExhausted, HasSubstr("'a.orthogonal'")));
 }
 
 TEST(RandomWeightsTest, AModelDoesNotStartWithWhatIsAbsent) {

@@ -145,7 +145,7 @@ TEST(RotaryTest, RotationTurnsEachPairByItsAngle) {
   const auto scaling = Read("{}");
   ASSERT_THAT(scaling, IsOk());
   const at::Tensor x = at::randn({5, 3, kHeadDim});  // [L, H, d]
-  const RotaryTable table = MakeRotaryTable(*scaling, 5, x);
+  const RotaryTable table = MakeRotaryTable(*scaling, 5, x.device());
 
   const at::Tensor rotated = RotateHeads(x, table);  // [H, L, d]
 
@@ -173,10 +173,11 @@ TEST(RotaryTest, AShareOfTheDimensionsMayRotateAndTheRestPassesThrough) {
     EXPECT_EQ(scaling->head_dim, 4);
     const at::Tensor x = at::randn({5, 3, kHeadDim});
 
-    const at::Tensor rotated = RotateHeads(x, MakeRotaryTable(*scaling, 5, x)).transpose(0, 1);
+    const at::Tensor rotated =
+        RotateHeads(x, MakeRotaryTable(*scaling, 5, x.device())).transpose(0, 1);
 
     const at::Tensor alone =
-        RotateHeads(x.narrow(2, 0, 4).contiguous(), MakeRotaryTable(*Read("{}", 4), 5, x));
+        RotateHeads(x.narrow(2, 0, 4).contiguous(), MakeRotaryTable(*Read("{}", 4), 5, x.device()));
     EXPECT_TRUE(at::equal(rotated.narrow(2, 0, 4), alone.transpose(0, 1)));
     EXPECT_TRUE(at::equal(rotated.narrow(2, 4, 12), x.narrow(2, 4, 12)));
   }

@@ -52,11 +52,12 @@ TEST(ProfilePlanTest, GaussianPromptsHaveALengthAndNoTokens) {
   ASSERT_THAT(plan, IsOk());
   EXPECT_THAT(plan->lengths, ElementsAre(5, 5));
   EXPECT_THAT(plan->positions[1], ElementsAre(0, 1, 2, 3, 4));
-  EXPECT_EQ(plan->TokenCount(), 10);
+  EXPECT_EQ(plan->PositionCount(), 10);
 
   job.gaussian->length = 17;
   EXPECT_THAT(MakeProfilePlan(job, {{}, {}}, TwoLayers(), {}),
-              StatusIs(kInvalid, HasSubstr("max_positions")));
+              StatusIs(kInvalid, HasSubstr("gaussian.length: 17 positions; the model's limit is 16 "
+                                           "(max_positions)")));
 }
 
 TEST(ProfilePlanTest, SelectsAllOperatorsOfALayerByIndexAndOneByName) {

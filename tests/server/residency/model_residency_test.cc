@@ -50,9 +50,10 @@ class ModelResidencyTest : public ::testing::Test {
     std::ofstream(root_ / "m" / "config.json") << "{}";
   }
 
-  ModelResidency MakeResidency() {
+  ModelResidency MakeResidency() { return MakeResidency(catalogue_); }
+  ModelResidency MakeResidency(ModelCatalogue& catalogue) {
     return ModelResidency(
-        catalogue_, metrics_,
+        catalogue, metrics_,
         {.device = "cpu",
          .loader = [this](const std::filesystem::path&,
                           const models::LoadOptions& options) -> absl::StatusOr<ResidentModel> {
@@ -295,6 +296,22 @@ TEST_F(ModelResidencyTest, AnAliasIsLoadedAgainAsItWasLoadedLastUnderItsOwnName)
   ASSERT_THAT(residency.Acquire("random", never_), IsOk());
 
   EXPECT_EQ(last_options_.random_init_seed, 2u);
+}
+
+TEST_F(ModelResidencyTest, OnlyAnAliasRemembersTheOptionsOfALoad) {
+  const ModelOptions configured{.random_init_seed = 5}, other{.random_init_seed = 6};
+  ModelCatalogue catalogue(root_, {{.name = "mine", .folder = root_ / "m", .options = configured}});
+  ModelResidency residency = MakeResidency(catalogue);
+  for (const char* const name : {"mine", "m"}) {
+    ASSERT_THAT(residency.Load(name, "", &other, never_), IsOk());
+    EXPECT_EQ(last_options_.random_init_seed, 6u);
+    ASSERT_THAT(residency.Unload(name, never_), IsOk());
+  }
+
+  ASSERT_THAT(residency.Acquire("mine", never_), IsOk());
+  EXPECT_EQ(last_options_.random_init_seed, 5u);
+  ASSERT_THAT(residency.Acquire("m", never_), IsOk());
+  EXPECT_EQ(last_options_.random_init_seed, std::nullopt);
 }
 
 TEST_F(ModelResidencyTest, AConfiguredModelIsInitialisedAtItsFirstRequest) {

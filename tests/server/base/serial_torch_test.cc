@@ -1,4 +1,4 @@
-#include "server/linalg/serial_torch.h"
+#include "server/base/serial_torch.h"
 
 #include <ATen/Parallel.h>
 
@@ -6,7 +6,7 @@
 
 #include "gtest/gtest.h"
 
-namespace ess::linalg {
+namespace ess {
 namespace {
 
 // Threads that LibTorch would use on a fresh thread.
@@ -27,4 +27,4 @@ TEST(SerialTorchTest, LimitsItsOwnThreadAndNoOther) {
 }
 
 }  // namespace
-}  // namespace ess::linalg
+}  // namespace ess

@@ -1,7 +1,7 @@
 // Keeps LibTorch and its MKL to one thread inside a scope.
 #pragma once
 
-namespace ess::linalg {
+namespace ess {
 
 // While it lives, LibTorch calls of *this* thread use no other thread. Our own pool shares out the
 // heads; without this each of its threads would start an OpenMP team of its own. Other threads,
@@ -19,4 +19,4 @@ class SerialTorch {
   const int previous_mkl_threads_;
 };
 
-}  // namespace ess::linalg
+}  // namespace ess

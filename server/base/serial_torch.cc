@@ -1,12 +1,12 @@
 // at::set_num_threads would change the default of every thread that starts later, so the two
 // libraries below LibTorch are asked directly; both keep the number per thread. They are looked up
 // at run time because a LibTorch without MKL or OpenMP has no such symbols.
-#include "server/linalg/serial_torch.h"
+#include "server/base/serial_torch.h"
 
 #include <ATen/Parallel.h>
 #include <dlfcn.h>
 
-namespace ess::linalg {
+namespace ess {
 namespace {
 
 int OpenMpThreads() { return at::get_num_threads(); }
@@ -37,4 +37,4 @@ SerialTorch::~SerialTorch() {
   SetMklThreads(previous_mkl_threads_);
 }
 
-}  // namespace ess::linalg
+}  // namespace ess
