@@ -59,9 +59,9 @@ std::vector<DecoderModel::Step> DecoderModel::Steps(const std::vector<Mixer>& mi
   return steps;
 }
 
-std::optional<linalg::SerialTorch> DecoderModel::ThreadsFor(const at::Tensor& prompt) const {
+std::optional<SerialTorch> DecoderModel::ThreadsFor(const at::Tensor& prompt) const {
   if (!RunsOnOneThread(description_, prompt.size(0))) return std::nullopt;
-  return std::optional<linalg::SerialTorch>(std::in_place);
+  return std::optional<SerialTorch>(std::in_place);
 }
 
 absl::Status DecoderModel::Run(int64_t prompt_count, Embeddings embeddings, ForwardPass& pass,
@@ -71,7 +71,7 @@ absl::Status DecoderModel::Run(int64_t prompt_count, Embeddings embeddings, Forw
   for (int64_t prompt = 0; prompt < prompt_count; ++prompt) {
     ESS_RETURN_IF_ERROR(pass.CheckCancellation());
     const at::Tensor embedded = embeddings(prompt);
-    const std::optional<linalg::SerialTorch> serial = ThreadsFor(embedded);
+    const std::optional<SerialTorch> serial = ThreadsFor(embedded);
     states.push_back(decoder_->Begin(embedded));
   }
   for (const Step& step : steps_) {
@@ -79,7 +79,7 @@ absl::Status DecoderModel::Run(int64_t prompt_count, Embeddings embeddings, Forw
     for (size_t prompt = 0; prompt < states.size(); ++prompt) {
       ESS_RETURN_IF_ERROR(pass.CheckCancellation());
       pass.BeginPrompt(static_cast<int64_t>(prompt));
-      const std::optional<linalg::SerialTorch> serial = ThreadsFor(states[prompt].hidden);
+      const std::optional<SerialTorch> serial = ThreadsFor(states[prompt].hidden);
       ESS_RETURN_IF_ERROR(decoder_->RunLayer(step.layer, states[prompt], pass));
     }
     if (step.mixer.has_value() && pass.EndsAfter(*step.mixer)) break;
@@ -88,7 +88,7 @@ absl::Status DecoderModel::Run(int64_t prompt_count, Embeddings embeddings, Forw
   logits->clear();
   for (const PromptState& state : states) {
     ESS_RETURN_IF_ERROR(pass.CheckCancellation());
-    const std::optional<linalg::SerialTorch> serial = ThreadsFor(state.hidden);
+    const std::optional<SerialTorch> serial = ThreadsFor(state.hidden);
     logits->push_back(decoder_->Logits(state.hidden).to(at::kCPU, at::kFloat));
   }
   return absl::OkStatus();

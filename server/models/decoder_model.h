@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
-#include "server/linalg/serial_torch.h"
+#include "server/base/serial_torch.h"
 #include "server/models/decoder.h"
 #include "server/models/sequence_model.h"
 
@@ -43,7 +43,7 @@ class DecoderModel final : public SequenceModel {
   absl::Status Run(int64_t prompt_count, Embeddings embeddings, ForwardPass& pass,
                    std::vector<at::Tensor>* logits) const;
   // Keeps LibTorch to one thread while it lives, for a prompt [L, D] that is not worth more.
-  std::optional<linalg::SerialTorch> ThreadsFor(const at::Tensor& prompt) const;
+  std::optional<SerialTorch> ThreadsFor(const at::Tensor& prompt) const;
 
   // One run over all prompts: a layer, or one mixer of a layer that mixes more than once.
   struct Step {

@@ -7,13 +7,13 @@
 MAY_INCLUDE = {
     "base": set(),
     "telemetry": {"base"},
-    "admission": {"base"},
+    "admission": {"telemetry", "base"},
     "linalg": {"base"},
     "tokenization": {"base"},
     "checkpoint": {"base"},
     "operators": {"linalg", "base"},
     "ess": {"operators", "linalg", "base"},
-    "models": {"operators", "checkpoint", "tokenization", "base"},
+    "models": {"operators", "linalg", "checkpoint", "tokenization", "base"},
     "residency": {"models", "operators", "checkpoint", "tokenization", "telemetry", "base"},
     "pipeline": {
         "residency",

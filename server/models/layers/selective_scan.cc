@@ -8,7 +8,7 @@
 #include <numbers>
 
 #include "server/base/status_macros.h"
-#include "server/models/layers/selective_scan_kernel.h"
+#include "server/linalg/selective_scan_run.h"
 
 namespace ess::models {
 namespace {
@@ -34,12 +34,12 @@ at::Tensor OfHeads(const at::Tensor& groups, int64_t heads) {
 // [.., D] => [.., G, 16], zeros after the last channel.
 at::Tensor InGroups(const at::Tensor& x) {
   const int64_t channels = x.size(1);
-  const int64_t groups = (channels + kScanGroup - 1) / kScanGroup;
+  const int64_t groups = (channels + linalg::kScanGroup - 1) / linalg::kScanGroup;
   at::Tensor padded = x.to(at::kFloat);
-  if (channels % kScanGroup != 0) {
-    padded = at::constant_pad_nd(padded, {0, groups * kScanGroup - channels});
+  if (channels % linalg::kScanGroup != 0) {
+    padded = at::constant_pad_nd(padded, {0, groups * linalg::kScanGroup - channels});
   }
-  return padded.contiguous().view({x.size(0), groups, kScanGroup});
+  return padded.contiguous().view({x.size(0), groups, linalg::kScanGroup});
 }
 
 absl::StatusOr<at::Tensor> RunScanOnCpu(const ScanInputs& inputs, const ForwardPass& pass) {
@@ -53,20 +53,21 @@ absl::StatusOr<at::Tensor> RunScanOnCpu(const ScanInputs& inputs, const ForwardP
   const at::Tensor C = inputs.C.to(at::kFloat).contiguous();
   at::Tensor memory = at::zeros_like(rates);
   at::Tensor y = at::empty_like(x);
-  const SelectiveScanArrays arrays = {.groups = x.size(1),
-                                      .states = rates.size(1),
-                                      .rates = rates.const_data_ptr<float>(),
-                                      .memory = memory.mutable_data_ptr<float>(),
-                                      .x = x.const_data_ptr<float>(),
-                                      .delta = delta.const_data_ptr<float>(),
-                                      .B = B.const_data_ptr<float>(),
-                                      .C = C.const_data_ptr<float>(),
-                                      .y = y.mutable_data_ptr<float>()};
+  const linalg::SelectiveScanArrays arrays = {.groups = x.size(1),
+                                              .states = rates.size(1),
+                                              .rates = rates.const_data_ptr<float>(),
+                                              .memory = memory.mutable_data_ptr<float>(),
+                                              .x = x.const_data_ptr<float>(),
+                                              .delta = delta.const_data_ptr<float>(),
+                                              .B = B.const_data_ptr<float>(),
+                                              .C = C.const_data_ptr<float>(),
+                                              .y = y.mutable_data_ptr<float>()};
   for (int64_t first = 0; first < length; first += kChunk) {
     ESS_RETURN_IF_ERROR(pass.CheckCancellation());
     const int64_t end = std::min(first + kChunk, length);
     at::parallel_for(0, arrays.groups, /*grain_size=*/1, [&](int64_t begin, int64_t stop) {
-      for (int64_t group = begin; group < stop; ++group) ScanGroup(arrays, group, first, end);
+      for (int64_t group = begin; group < stop; ++group)
+        linalg::ScanGroup(arrays, group, first, end);
     });
   }
   return y.view({length, -1}).narrow(1, 0, channels).contiguous();

@@ -1,17 +1,17 @@
 // Compiled once per instruction set by Highway; the best one of the machine is chosen at run time.
-#include "server/models/layers/selective_scan_kernel.h"
+#include "server/linalg/selective_scan_run.h"
 
 #include <cstddef>
 #include <iterator>
 #include <limits>
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "server/models/layers/selective_scan_kernel.cc"
+#define HWY_TARGET_INCLUDE "server/linalg/selective_scan_run.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace ess::models::HWY_NAMESPACE {
+namespace ess::linalg::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 using Lanes = hn::CappedTag<float, kScanGroup>;
@@ -77,11 +77,11 @@ void ScanGroupOnTarget(const SelectiveScanArrays& arrays, int64_t group, int64_t
   }
 }
 
-}  // namespace ess::models::HWY_NAMESPACE
+}  // namespace ess::linalg::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-namespace ess::models {
+namespace ess::linalg {
 namespace {
 HWY_EXPORT(ScanGroupOnTarget);
 }  // namespace
@@ -90,5 +90,5 @@ void ScanGroup(const SelectiveScanArrays& arrays, int64_t group, int64_t first, 
   HWY_DYNAMIC_DISPATCH(ScanGroupOnTarget)(arrays, group, first, end);
 }
 
-}  // namespace ess::models
+}  // namespace ess::linalg
 #endif  // HWY_ONCE

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace ess::models {
+namespace ess::linalg {
 
 // Channels that run together; every array is padded to whole groups.
 inline constexpr int64_t kScanGroup = 16;
@@ -25,4 +25,4 @@ struct SelectiveScanArrays {
 // others. Cost: about 10 ns a position and state for the 16 channels.
 void ScanGroup(const SelectiveScanArrays& arrays, int64_t group, int64_t first, int64_t end);
 
-}  // namespace ess::models
+}  // namespace ess::linalg
