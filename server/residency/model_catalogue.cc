@@ -80,6 +80,11 @@ absl::Status ModelCatalogue::Add(const CatalogueEntry& entry) {
   absl::MutexLock lock(&mutex_);
   const auto found = configured_.find(entry.name);
   if (found == configured_.end() && !folder) {
+    if (alias_count_ == kMaxAliases) {
+      return absl::ResourceExhaustedError(fmt::format(
+          "options.alias: the server has {} aliases already, which is the limit", kMaxAliases));
+    }
+    ++alias_count_;
     configured_.emplace(entry.name, entry);
     return absl::OkStatus();
   }
