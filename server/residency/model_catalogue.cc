@@ -7,6 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
+#include "server/base/cut_text.h"
 #include "server/models/model_loader.h"
 
 namespace ess::residency {
@@ -39,8 +40,7 @@ absl::StatusOr<CatalogueEntry> ModelCatalogue::Find(const std::string& name) con
     if (found != configured_.end()) return found->second;
   }
   if (std::optional<CatalogueEntry> entry = FindFolder(name)) return *std::move(entry);
-  const std::string shown =
-      name.size() > kMaxNameLength ? name.substr(0, kMaxNameLength) + " ..." : name;
+  const std::string shown = CutText(name, kMaxNameLength);
   std::vector<std::string> names = Names();
   const size_t total = names.size();
   if (total > kMaxNamesInMessage) names.resize(kMaxNamesInMessage);

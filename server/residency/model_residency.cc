@@ -7,6 +7,7 @@
 
 #include "absl/time/clock.h"
 #include "fmt/format.h"
+#include "server/base/cut_text.h"
 #include "server/base/device.h"
 #include "server/base/log.h"
 #include "server/base/status_macros.h"
@@ -15,6 +16,8 @@
 
 namespace ess::residency {
 namespace {
+
+constexpr size_t kMaxReasonBytes = 4096;  // Of why a load failed: it is kept, and answered.
 
 constexpr ModelState kAllStates[] = {ModelState::kCold, ModelState::kLoading, ModelState::kReady,
                                      ModelState::kUnloading, ModelState::kFailed};
@@ -194,7 +197,8 @@ absl::Status ModelResidency::LoadSlot(const CatalogueEntry& entry, const ModelOp
   metrics_.model_load_duration.Observe({entry.name, "disk"}, seconds);
   metrics_.model_loads.Increment({entry.name, code});
   slot.options = options;
-  slot.failure = resident.status();
+  slot.failure = absl::Status(resident.status().code(),
+                              CutText(std::string(resident.status().message()), kMaxReasonBytes));
   if (!resident.ok()) {
     SetState(entry.name, slot, ModelState::kFailed);
     ESS_LOG(error, "load of model={} failed after {:.2f} s: {}: {}", entry.name, seconds, code,
