@@ -162,7 +162,7 @@ def test_a_model_of_a_very_long_name_is_not_found_in_few_words(channel):
 
 
 @pytest.mark.parametrize(
-    "device", ["abacus", "", "\0", "x" * 100_000, "cpu:99999999999", "cuda:-1"]
+    "device", ["abacus", "", "\0", "x" * 100_000, "cpu:99999999999", "cuda:-1", "cuda:128"]
 )
 def test_a_load_onto_an_absurd_device_is_refused_and_the_model_still_serves(channel, device):
     request = models_pb2.LoadModelRequest(
