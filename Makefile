@@ -10,12 +10,13 @@
 #   make format    format the sources
 #   make lint      check format, types and style
 #   make test-asan the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
+#   make fuzz      minutes of hostile input: libFuzzer, mutated calls, dropped connections (tools/fuzz)
 #   make test-tsan the C++ tests without LibTorch under ThreadSanitizer
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc)
 PYTHON := .venv/bin/python
 
-.PHONY: demo test serve build bench parity install format lint test-asan test-tsan setup clean
+.PHONY: demo test serve build bench parity install format lint test-asan test-tsan fuzz setup clean
 .DEFAULT_GOAL := build
 
 setup:
@@ -67,6 +68,10 @@ test-tsan: setup
 	@cmake --preset tsan >/dev/null
 	@cmake --build --preset tsan -j $(JOBS) --target worker_pool_test cancellation_test work_queue_test metrics_test
 	@for test in worker_pool_test cancellation_test work_queue_test metrics_test; do build/tsan/tests/$$test || exit 1; done
+
+# FUZZ_SECONDS=N of each libFuzzer target, FUZZ_CALLS=N; ESS_SERVER_BINARY=FILE for another server.
+fuzz: build
+	@JOBS=$(JOBS) tools/fuzz
 
 clean:
 	@rm -rf build .venv

@@ -25,3 +25,8 @@ if(ESS_SANITIZE)
   target_compile_options(ess_compile_options INTERFACE -fsanitize=${ESS_SANITIZE} -O1 -Wno-error)
   target_link_options(ess_compile_options INTERFACE -fsanitize=${ESS_SANITIZE})
 endif()
+if(ESS_FUZZ)
+  target_compile_options(ess_compile_options INTERFACE -fsanitize=fuzzer-no-link)
+  # No target computes: the kernels for one instruction set are enough, and compile much faster.
+  target_compile_definitions(ess_compile_options INTERFACE HWY_COMPILE_ONLY_STATIC)
+endif()

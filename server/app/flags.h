@@ -12,7 +12,4 @@ namespace ess {
 //         parse, a value outside its range: names the field, and the line in the file.
 absl::StatusOr<v1::ServerConfig> ReadServerConfig(int argc, char** argv);
 
-// Checks ranges and fills in defaults.
-absl::Status CompleteServerConfig(v1::ServerConfig& config);
-
 }  // namespace ess

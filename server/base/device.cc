@@ -62,7 +62,7 @@ absl::StatusOr<std::string> ResolveDevice(const std::string& device) {
     }
     const int index = parsed->has_index() ? parsed->index() : 0;
     const int count = accelerator == parsed->type() ? at::accelerator::deviceCount() : 0;
-    if (index >= count) {
+    if (index < 0 || index >= count) {  // c10 lets 128 be -128.
       return absl::FailedPreconditionError(fmt::format(
           "device: '{}' is not on this machine, which has {} of that type", device, count));
     }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "fmt/format.h"
+#include "server/base/cut_text.h"
 #include "server/base/status_macros.h"
 
 namespace ess {
@@ -39,11 +40,18 @@ std::string QuoteBareWords(const std::string& text) {
   return result;
 }
 
-// Finds the first key that an object has twice; nlohmann::json would silently keep one.
-class DuplicateKeyFinder {
+// Far above any config. What walks a value, nlohmann::json itself included, recurses: a file of
+// nothing but '[' would end the process.
+constexpr int kMaxDepth = 64;
+
+// Finds the first key that an object has twice, which nlohmann::json would silently keep once, and
+// leaves out what is nested too deep.
+class StructureCheck {
  public:
-  bool operator()(int, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
+  bool operator()(int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
     using Event = nlohmann::json::parse_event_t;
+    too_deep_ |= depth > kMaxDepth;
+    if (too_deep_) return false;
     if (event == Event::object_start) keys_.emplace_back();
     if (event == Event::object_end) keys_.pop_back();
     if (event == Event::key) {
@@ -53,10 +61,12 @@ class DuplicateKeyFinder {
     return true;
   }
   const std::string& duplicate() const { return duplicate_; }
+  bool too_deep() const { return too_deep_; }
 
  private:
   std::vector<std::set<std::string>> keys_;
   std::string duplicate_;
+  bool too_deep_ = false;
 };
 
 }  // namespace
@@ -79,16 +89,21 @@ absl::StatusOr<std::string> ReadTextFile(const std::filesystem::path& path,
 }
 
 absl::StatusOr<nlohmann::json> ParseJson(const std::string& text, const std::string& display_name) {
-  DuplicateKeyFinder finder;
+  StructureCheck check;
   nlohmann::json json;
   try {
-    json = nlohmann::json::parse(QuoteBareWords(text), std::ref(finder));
+    json = nlohmann::json::parse(QuoteBareWords(text), std::ref(check));
   } catch (const nlohmann::json::exception& error) {
-    return absl::DataLossError(fmt::format("{}: not JSON: {}", display_name, error.what()));
-  }
-  if (!finder.duplicate().empty()) {
     return absl::DataLossError(
-        fmt::format("{}: the key '{}' is there twice", display_name, finder.duplicate()));
+        fmt::format("{}: not JSON: {}", display_name, CutText(error.what())));
+  }
+  if (check.too_deep()) {
+    return absl::DataLossError(
+        fmt::format("{}: nested deeper than {} levels", display_name, kMaxDepth));
+  }
+  if (!check.duplicate().empty()) {
+    return absl::DataLossError(
+        fmt::format("{}: the key '{}' is there twice", display_name, CutText(check.duplicate())));
   }
   return json;
 }

@@ -14,7 +14,8 @@ inline constexpr size_t kMaxJsonBytes = 64 << 20;
 
 // The bare words NaN, Infinity and -Infinity, which Python writes and JSON forbids, become strings.
 // `display_name` stands in messages instead of the path.
-// Errors: kDataLoss  the file cannot be read, is over `max_bytes`, is not JSON, or has a key twice.
+// Errors: kDataLoss  the file cannot be read, is over `max_bytes`, is not JSON, has a key twice or
+//         is nested deeper than 64 levels.
 absl::StatusOr<nlohmann::json> ReadJsonFile(const std::filesystem::path& path,
                                             const std::string& display_name,
                                             size_t max_bytes = kMaxJsonBytes);

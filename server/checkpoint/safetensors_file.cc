@@ -11,6 +11,7 @@
 
 #include "fmt/format.h"
 #include "fmt/ranges.h"
+#include "server/base/cut_text.h"
 #include "server/base/json_file.h"
 #include "server/base/log.h"
 #include "server/base/status_macros.h"
@@ -23,6 +24,8 @@ constexpr uint64_t kMaxHeaderBytes = 100'000'000;
 constexpr size_t kMaxTensors = 1'000'000;
 constexpr size_t kMaxNameBytes = 1024;
 constexpr size_t kMaxRank = 16;
+
+constexpr size_t kMaxMessageBytes = 2048;  // A name and what the header says of it.
 
 // Bits of one element, or nothing for a type the format does not have.
 std::optional<uint64_t> ElementBits(const std::string& dtype) {
@@ -88,7 +91,8 @@ absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(
   if (status.ok()) status = file->ParseHeader();
   if (status.ok()) status = file->CheckTiling();
   if (!status.ok()) {
-    return absl::DataLossError(fmt::format("{}: {}", display_name, std::string(status.message())));
+    return absl::DataLossError(fmt::format(
+        "{}: {}", display_name, CutText(std::string(status.message()), kMaxMessageBytes)));
   }
   return file;
 }

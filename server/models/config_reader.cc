@@ -6,6 +6,7 @@
 
 #include "fmt/format.h"
 #include "fmt/ranges.h"
+#include "server/base/cut_text.h"
 #include "server/base/status_macros.h"
 
 namespace ess::models {
@@ -39,13 +40,9 @@ std::string ConfigReader::Name(std::string_view key) const {
 std::string ConfigReader::ShownValue(std::string_view key) const {
   const nlohmann::json* value = Find(key);
   if (value == nullptr) return "absent";
-  std::string text =
-      value->dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::json::error_handler_t::replace);
-  if (text.size() > kMaxShownCharacters) {
-    text.resize(kMaxShownCharacters);
-    text.append("...");
-  }
-  return text;
+  return CutText(
+      value->dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::json::error_handler_t::replace),
+      kMaxShownCharacters);
 }
 
 absl::Status ConfigReader::Missing(std::string_view key) const {

@@ -7,6 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
+#include "server/base/cut_text.h"
 #include "server/models/model_loader.h"
 
 namespace ess::residency {
@@ -39,8 +40,7 @@ absl::StatusOr<CatalogueEntry> ModelCatalogue::Find(const std::string& name) con
     if (const auto found = added_.find(name); found != added_.end()) return found->second;
   }
   if (std::optional<CatalogueEntry> entry = FindFolder(name)) return *std::move(entry);
-  const std::string shown =
-      name.size() > kMaxNameLength ? name.substr(0, kMaxNameLength) + " ..." : name;
+  const std::string shown = CutText(name, kMaxNameLength);
   std::vector<std::string> names = Names();
   const size_t total = names.size();
   if (total > kMaxNamesInMessage) names.resize(kMaxNamesInMessage);
@@ -79,8 +79,15 @@ absl::Status ModelCatalogue::Add(const CatalogueEntry& entry) {
   }
   const absl::StatusOr<CatalogueEntry> found = Find(entry.name);
   absl::MutexLock lock(&mutex_);
-  const CatalogueEntry& existing =
-      found.ok() ? *found : added_.emplace(entry.name, entry).first->second;
+  if (!found.ok() && !added_.contains(entry.name)) {
+    if (added_.size() == kMaxAliases) {
+      return absl::ResourceExhaustedError(fmt::format(
+          "options.alias: the server has {} aliases already, which is the limit", kMaxAliases));
+    }
+    added_.emplace(entry.name, entry);
+    return absl::OkStatus();
+  }
+  const CatalogueEntry& existing = found.ok() ? *found : added_.at(entry.name);
   if (existing.folder == entry.folder) return absl::OkStatus();
   return absl::AlreadyExistsError(
       fmt::format("options.alias: another model has the name '{}'", entry.name));

@@ -14,6 +14,9 @@
 
 namespace ess::residency {
 
+// Names that requests may add. Each is known, with its metrics, until the server ends.
+inline constexpr int kMaxAliases = 256;
+
 // How a model is loaded. Two loads with equal options give the same model.
 struct ModelOptions {
   std::optional<uint64_t> random_init_seed;
@@ -44,9 +47,10 @@ class ModelCatalogue {
   std::vector<std::string> Names() const;
 
   // Serves `entry` under its name from now on. An entry of this name and folder stays as it is.
-  // Errors: kAlreadyExists    the name belongs to another folder.
-  //         kInvalidArgument  not a name: letters, digits, '.', '_', '-', at most 128, no leading
-  //         '.'.
+  // Errors: kAlreadyExists      the name belongs to another folder.
+  //         kInvalidArgument    not a name: letters, digits, '.', '_', '-', at most 128, no leading
+  //                             '.'.
+  //         kResourceExhausted  kMaxAliases were added.
   absl::Status Add(const CatalogueEntry& entry);
 
   // What a model that was added under this name is loaded with from now on. Names of folders and of

@@ -7,6 +7,8 @@
 
 #include "absl/time/clock.h"
 #include "fmt/format.h"
+#include "server/base/cut_text.h"
+#include "server/base/device.h"
 #include "server/base/log.h"
 #include "server/base/status_macros.h"
 #include "server/base/torch_status.h"
@@ -14,6 +16,8 @@
 
 namespace ess::residency {
 namespace {
+
+constexpr size_t kMaxReasonBytes = 4096;  // Of why a load failed: it is kept, and answered.
 
 constexpr ModelState kAllStates[] = {ModelState::kCold, ModelState::kLoading, ModelState::kReady,
                                      ModelState::kUnloading, ModelState::kFailed};
@@ -76,7 +80,11 @@ absl::StatusOr<ModelStatus> ModelResidency::Load(const std::string& name, const 
                                                  const ModelOptions* options,
                                                  const CancellationToken& cancellation) {
   ESS_ASSIGN_OR_RETURN(CatalogueEntry entry, catalogue_.Find(name));
-  if (options != nullptr) entry.options = *options;
+  if (options != nullptr) {
+    // Before anything is changed: a wrong request fails neither the model nor makes an alias.
+    ESS_RETURN_IF_ERROR(DeviceOf(*options).status());
+    entry.options = *options;
+  }
   if (!alias.empty() && alias != name) {
     entry.name = alias;
     ESS_RETURN_IF_ERROR(catalogue_.Add(entry));
@@ -171,15 +179,14 @@ absl::Status ModelResidency::AwaitSettled(const Slot& slot, const CancellationTo
 absl::Status ModelResidency::LoadSlot(const CatalogueEntry& entry, const ModelOptions& options,
                                       Slot& slot) {
   SetState(entry.name, slot, ModelState::kLoading);
-  const models::LoadOptions load_options{
-      .device = options.device.empty() ? options_.device : options.device,
-      .as_stored = options.as_stored,
-      .random_init_seed = options.random_init_seed};
   mutex_.Unlock();
   const absl::Time start = absl::Now();
   absl::StatusOr<ResidentModel> resident = absl::UnknownError("not loaded");
-  const absl::Status loaded = CatchTorch("load", [&] {
-    resident = options_.loader(entry.folder, load_options);
+  const absl::Status loaded = CatchTorch("load", [&]() -> absl::Status {
+    ESS_ASSIGN_OR_RETURN(const std::string device, DeviceOf(options));
+    resident = options_.loader(entry.folder, {.device = device,
+                                              .as_stored = options.as_stored,
+                                              .random_init_seed = options.random_init_seed});
     return resident.status();
   });
   if (!loaded.ok()) resident = loaded;
@@ -190,7 +197,8 @@ absl::Status ModelResidency::LoadSlot(const CatalogueEntry& entry, const ModelOp
   metrics_.model_load_duration.Observe({entry.name, "disk"}, seconds);
   metrics_.model_loads.Increment({entry.name, code});
   slot.options = options;
-  slot.failure = resident.status();
+  slot.failure = absl::Status(resident.status().code(),
+                              CutText(std::string(resident.status().message()), kMaxReasonBytes));
   if (!resident.ok()) {
     SetState(entry.name, slot, ModelState::kFailed);
     ESS_LOG(error, "load of model={} failed after {:.2f} s: {}: {}", entry.name, seconds, code,
@@ -210,6 +218,11 @@ absl::Status ModelResidency::LoadSlot(const CatalogueEntry& entry, const ModelOp
           entry.name, description.architecture, description.device, description.dtype,
           description.weight_bytes, seconds);
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ModelResidency::DeviceOf(const ModelOptions& options) const {
+  if (options.device.empty()) return options_.device;
+  return ResolveDevice(options.device);
 }
 
 ModelStatus ModelResidency::StatusOf(const CatalogueEntry& entry) const {

@@ -101,7 +101,8 @@ class ModelResidency {
   // Loads a model, under `alias` when that is not empty; a failed one is tried again. Without
   // options (nullptr) those of the catalogue hold. Options hold until the model is unloaded; an
   // alias is then loaded again as it was loaded last, another name as the catalogue says.
-  // Errors: those of models::LoadModelFolder; kNotFound; kAlreadyExists  loaded with other options.
+  // Errors: those of models::LoadModelFolder, of ModelCatalogue::Add and of ResolveDevice;
+  //         kNotFound; kAlreadyExists  loaded with other options.
   absl::StatusOr<ModelStatus> Load(const std::string& name, const std::string& alias,
                                    const ModelOptions* options,
                                    const CancellationToken& cancellation);
@@ -139,6 +140,8 @@ class ModelResidency {
   // Takes a model that is kUnloading out of memory and returns the bytes of its weights. Unlocks
   // meanwhile: nobody else touches a slot in that state.
   int64_t Free(const std::string& name, Slot& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Where a model with these options goes. Errors: those of ResolveDevice.
+  absl::StatusOr<std::string> DeviceOf(const ModelOptions& options) const;
   ModelStatus StatusOf(const CatalogueEntry& entry) const;
 
   ModelCatalogue& catalogue_;

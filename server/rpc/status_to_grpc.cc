@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "server/base/cut_text.h"
+
 namespace ess::rpc {
 namespace {
 
@@ -11,16 +13,9 @@ constexpr size_t kMaxMessageBytes = 4096;
 
 grpc::Status ToGrpcStatus(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
-  std::string message(status.message());
-  if (message.size() > kMaxMessageBytes) {
-    // Not inside a UTF-8 character: bytes 10xxxxxx continue one.
-    size_t end = kMaxMessageBytes;
-    while (end > 0 && (message[end] & 0xc0) == 0x80) --end;
-    message.resize(end);
-    message += " ...";
-  }
   // The two enumerations have the same numbers.
-  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message);
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()),
+                      CutText(std::string(status.message()), kMaxMessageBytes));
 }
 
 }  // namespace ess::rpc

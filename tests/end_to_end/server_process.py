@@ -1,5 +1,6 @@
 """The real server as a process, on free ports."""
 
+import os
 import re
 import signal
 import subprocess
@@ -12,7 +13,8 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVER = ROOT / "build" / "bin" / "ess_server"
+# ESS_SERVER_BINARY: another one, with sanitizers for example.
+SERVER = Path(os.environ.get("ESS_SERVER_BINARY", ROOT / "build" / "bin" / "ess_server"))
 START_SECONDS = 120
 STOP_SECONDS = 60
 

@@ -33,6 +33,20 @@ TEST(JsonFileTest, RefusesAKeyThatIsThereTwiceInOneObject) {
               StatusIs(kDataLoss, HasSubstr("the key 'a' is there twice")));
 }
 
+TEST(JsonFileTest, RefusesWhatIsNestedWithoutEnd) {
+  const std::string open(1'000'000, '['), close(1'000'000, ']');
+  EXPECT_THAT(ParseJson("{\"a\": " + open + close + "}", "f"),
+              StatusIs(kDataLoss, HasSubstr("f: nested deeper than 64 levels")));
+  EXPECT_THAT(ParseJson("{\"a\": [[[[1]]]], \"b\": {\"c\": {\"d\": [{}]}}}", "f"), IsOk());
+}
+
+TEST(JsonFileTest, QuotesLittleOfAFile) {
+  const std::string text = "{\"" + std::string(1 << 20, 'x');
+  EXPECT_LT(ParseJson(text, "f").status().message().size(), 500u);
+  EXPECT_LT(ParseJson(text + "\": 1, " + text.substr(1) + "\": 1}", "f").status().message().size(),
+            500u);
+}
+
 TEST(JsonFileTest, RefusesAFileThatIsMissingOrTooLarge) {
   EXPECT_THAT(ReadJsonFile("/nowhere", "config.json", 10),
               StatusIs(kDataLoss, HasSubstr("config.json: cannot be read")));

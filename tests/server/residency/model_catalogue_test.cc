@@ -94,5 +94,16 @@ TEST_F(ModelCatalogueTest, RefusesAnAliasThatIsNoName) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("options.alias: '../x'")));
 }
 
+TEST_F(ModelCatalogueTest, TakesNoMoreAliasesThanItsLimit) {
+  ModelCatalogue catalogue(root_, {});
+  for (int i = 0; i < kMaxAliases; ++i) {
+    ASSERT_THAT(catalogue.Add({.name = std::to_string(i), .folder = root_ / "alpha"}), IsOk());
+  }
+
+  EXPECT_THAT(catalogue.Add({.name = "one-more", .folder = root_ / "alpha"}),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("256 aliases")));
+  EXPECT_THAT(catalogue.Add({.name = "0", .folder = root_ / "alpha"}), IsOk());
+}
+
 }  // namespace
 }  // namespace ess::residency

@@ -235,6 +235,29 @@ TEST_F(ModelResidencyTest, ARefusedLoadChangesNothingForAnAlias) {
   EXPECT_TRUE(last_options_.as_stored);
 }
 
+TEST_F(ModelResidencyTest, ALoadOntoADeviceThatIsNotThereChangesNothing) {
+  ModelResidency residency = MakeResidency();
+  const ModelOptions nonsense{.device = "abacus"};
+  const ModelOptions absent{.device = "meta"};
+
+  EXPECT_THAT(residency.Load("m", "", &nonsense, never_),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'abacus'")));
+  EXPECT_THAT(residency.Load("m", "alias", &absent, never_),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("'meta'")));
+
+  EXPECT_EQ(residency.Get("m")->state, ModelState::kCold);
+  EXPECT_THAT(residency.Get("alias"), StatusIs(absl::StatusCode::kNotFound, _));
+  EXPECT_EQ(loads_, 0);
+}
+
+TEST_F(ModelResidencyTest, AConfiguredDeviceThatIsNotThereFailsTheModel) {
+  ModelCatalogue catalogue({}, {{"far", root_ / "m", {.device = "cuda:99"}}});
+  ModelResidency residency(catalogue, metrics_, {.device = "cpu"});
+
+  EXPECT_THAT(residency.Acquire("far", never_),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("'cuda:99'")));
+}
+
 TEST_F(ModelResidencyTest, LoadsAndUnloadsFromManyThreads) {
   ModelResidency residency = MakeResidency();
   std::vector<std::thread> threads;
