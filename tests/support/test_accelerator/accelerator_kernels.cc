@@ -6,10 +6,16 @@
 #include <ATen/ops/_local_scalar_dense.h>
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_native.h>
+#include <ATen/ops/convolution.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/unfold_native.h>
+#include <ATen/ops/view_as_complex_native.h>
+#include <ATen/ops/view_as_real_native.h>
 #include <ATen/ops/view_native.h>
 #include <torch/library.h>
+
+#include <optional>
+#include <string>
 
 #include "tests/support/test_accelerator/accelerator_allocator.h"
 
@@ -69,27 +75,43 @@ at::Scalar LocalScalarDense(const at::Tensor& tensor) {
   return at::_local_scalar_dense(HostView(tensor));
 }
 
-void CheckOnDevice(const c10::OperatorHandle& op, const at::Tensor& operand) {
+void CheckOnDevice(const std::string& operation, const at::Tensor& operand) {
   const bool scalar = operand.defined() && operand.is_cpu() && operand.dim() == 0;
-  TORCH_CHECK(!operand.defined() || operand.is_privateuseone() || scalar, op.schema().name(),
+  TORCH_CHECK(!operand.defined() || operand.is_privateuseone() || scalar, operation,
               ": all operands are expected on ", kTestAccelerator, ", but one of shape ",
               operand.sizes(), " is on ", operand.device());
 }
 
 // The CPU's kernel, on copies. cpu_fallback itself takes operands of any device.
 void RunOnCpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  const std::string& name = op.schema().name();
   for (const c10::IValue& argument : torch::jit::last(*stack, op.schema().arguments().size())) {
-    if (argument.isTensor()) CheckOnDevice(op, argument.toTensor());
+    if (argument.isTensor()) CheckOnDevice(name, argument.toTensor());
     if (argument.isTensorList()) {
-      for (const at::Tensor& operand : argument.toTensorVector()) CheckOnDevice(op, operand);
+      for (const at::Tensor& operand : argument.toTensorVector()) CheckOnDevice(name, operand);
     }
     if (argument.isOptionalTensorList()) {
       for (const auto& operand : argument.toOptionalTensorVector()) {
-        if (operand) CheckOnDevice(op, *operand);
+        if (operand) CheckOnDevice(name, *operand);
       }
     }
   }
   at::native::cpu_fallback(op, stack, /*error_on_views=*/true);
+}
+
+// Convolutions look for a kernel of this name, and never for a fallback.
+at::Tensor Convolution(const at::Tensor& input, const at::Tensor& weight,
+                       const std::optional<at::Tensor>& bias, at::IntArrayRef stride,
+                       at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed,
+                       at::IntArrayRef output_padding, int64_t groups) {
+  for (const at::Tensor& operand : {input, weight, bias.value_or(at::Tensor())}) {
+    CheckOnDevice("convolution", operand);
+  }
+  const bool has_bias = bias && bias->defined();
+  return at::convolution(HostView(input), HostView(weight),
+                         has_bias ? HostView(*bias) : at::Tensor(), stride, padding, dilation,
+                         transposed, output_padding, groups)
+      .to(input.device());
 }
 
 }  // namespace
@@ -109,7 +131,10 @@ void RegisterAcceleratorKernels() {
   aten.impl("resize_", TORCH_FN(Resize));
   aten.impl("as_strided", TORCH_FN(at::native::as_strided_tensorimpl));
   aten.impl("view", TORCH_FN(at::native::view));
+  aten.impl("view_as_real", TORCH_FN(at::native::view_as_real));
+  aten.impl("view_as_complex", TORCH_FN(at::native::view_as_complex));
   aten.impl("_reshape_alias", TORCH_FN(at::native::_reshape_alias));
+  aten.impl("convolution_overrideable", TORCH_FN(Convolution));
   aten.impl("unfold", TORCH_FN(at::native::unfold));
 }
 

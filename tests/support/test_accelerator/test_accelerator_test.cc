@@ -152,6 +152,9 @@ TEST_F(TestAcceleratorTest, OperationsGiveTheCpusResults) {
   expect_same(at::cat({device, device}, 1), at::cat({spd, spd}, 1));
   expect_same(device.to(at::kFloat), spd.to(at::kFloat));
   expect_same(device.mul(at::scalar_tensor(2.0)), spd.mul(2.0));
+  const at::Tensor weight = at::randn({6, 1, 3}, at::kDouble);
+  expect_same(at::conv1d(device, OnDevice(weight), {}, 1, 2, 1, 6),
+              at::conv1d(spd, weight, {}, 1, 2, 1, 6));
   EXPECT_EQ(device.sum().item<double>(), spd.sum().item<double>());
 }
 
