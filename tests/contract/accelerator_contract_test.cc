@@ -111,23 +111,33 @@ class AcceleratorContractTest : public ::testing::TestWithParam<Architecture> {
     std::ofstream(folder_ / "config.json") << config.dump();
     RandomTensors random(/*seed=*/11);
     ASSERT_THAT(GetParam().create(ConfigReader(config), random, "cpu"), IsOk());
-    std::map<std::string, ess::testing::TensorToWrite> tensors;
-    for (const auto& [tensor_name, tensor] : random.taken()) {
-      const float* const data = tensor.const_data_ptr<float>();
-      tensors[tensor_name] =
-          ess::testing::Float32Tensor(tensor.sizes().vec(), {data, data + tensor.numel()});
-    }
-    ess::testing::WriteSafetensors(folder_ / "model.safetensors", tensors);
+    Store(random.taken(), "F32", at::kFloat);
+    weights_ = random.taken();
   }
 
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
-  absl::StatusOr<LoadedModel> LoadOn(const std::string& device) const {
-    return LoadModelFolder(folder_, {.device = device});
+  // Writes the checkpoint.
+  void Store(const std::map<std::string, at::Tensor>& weights, const std::string& dtype,
+             at::ScalarType type) const {
+    std::map<std::string, ess::testing::TensorToWrite> tensors;
+    for (const auto& [name, weight] : weights) {
+      const at::Tensor values = weight.to(type);
+      tensors[name] = {
+          .dtype = dtype,
+          .shape = values.sizes().vec(),
+          .bytes = {static_cast<const char*>(values.const_data_ptr()), values.nbytes()}};
+    }
+    ess::testing::WriteSafetensors(folder_ / "model.safetensors", tensors);
+  }
+
+  absl::StatusOr<LoadedModel> LoadOn(const std::string& device, bool as_stored = false) const {
+    return LoadModelFolder(folder_, {.device = device, .as_stored = as_stored});
   }
 
   static int64_t live_bytes() { return ess::testing::TestAcceleratorState().live_bytes; }
 
+  std::map<std::string, at::Tensor> weights_;
   std::filesystem::path folder_;
 };
 
@@ -181,6 +191,24 @@ TEST_P(AcceleratorContractTest, GaussianPromptsAreThoseOfTheCpu) {
               IsOk());
 
   ExpectSameAnswers(got, expected);
+}
+
+TEST_P(AcceleratorContractTest, WeightsAsStoredGiveTheCpusLogitsUpToTheirPrecision) {
+  Store(weights_, "BF16", at::kBFloat16);
+  const std::vector<std::vector<int64_t>> prompts = {{3, 1, 4, 1, 5, 9, 2}};
+  const auto on_cpu = LoadOn("cpu", /*as_stored=*/true);
+  const auto on_device = LoadOn(kTestAccelerator, /*as_stored=*/true);
+  ASSERT_THAT(on_cpu, IsOk());
+  ASSERT_THAT(on_device, IsOk());
+  EssSink expected, got;
+  std::vector<at::Tensor> expected_logits, logits;
+  ASSERT_THAT(on_cpu->model->Forward(prompts, expected, CancellationToken(), &expected_logits),
+              IsOk());
+  ASSERT_THAT(on_device->model->Forward(prompts, got, CancellationToken(), &logits), IsOk());
+
+  EXPECT_EQ(got.answers.size(), expected.answers.size());
+  const double largest = expected_logits[0].abs().max().item<double>();
+  EXPECT_LT((logits[0] - expected_logits[0]).abs().max().item<double>(), 0.05 * largest);
 }
 
 TEST_P(AcceleratorContractTest, WeightsLieOnTheDeviceAndComeBack) {
