@@ -96,8 +96,13 @@ class ServerProcess:
         wait_for(lambda: idle(self.metrics()))
 
 
-def run_server(*flags):
+def run_server(*flags, environment=None):
     """Runs the server to its end, for starts that fail."""
     return subprocess.run(
-        [SERVER, *flags], capture_output=True, text=True, timeout=START_SECONDS, check=False
+        [SERVER, *flags],
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+        env=environment,
     )
