@@ -39,8 +39,7 @@ class FewZeros final : public models::TensorSource {
   int64_t taken_ = 0;
 };
 
-absl::Status ReadModel(const nlohmann::json& json) {
-  const models::ConfigReader config(json);
+absl::Status ReadModel(const models::ConfigReader& config) {
   ESS_ASSIGN_OR_RETURN(const std::string model_type, config.String("model_type", std::nullopt));
   const models::Architecture* const architecture = models::FindArchitecture(model_type);
   if (architecture == nullptr) return absl::FailedPreconditionError("no architecture");
@@ -59,11 +58,12 @@ absl::Status ReadText(const std::string& text) {
   ESS_ASSIGN_OR_RETURN(const nlohmann::json json, ParseJson(text, "config.json"));
   if (!json.is_object()) return absl::DataLossError("not an object");
   const models::ConfigReader config(json);
-  if (config.Has("model_type")) return ReadModel(json);
+  if (config.Has("model_type")) return ReadModel(config);
   const auto translate = models::IsMambaSsmConfig(config) ? models::TranslateMambaSsmConfig
                                                           : models::TranslateMistralMambaConfig;
-  ESS_ASSIGN_OR_RETURN(const nlohmann::json translated, translate(config));
-  return ReadModel(translated);
+  ESS_ASSIGN_OR_RETURN(const models::TranslatedConfig translated, translate(config));
+  return ReadModel(
+      models::ConfigReader(translated.values, /*path=*/"", "config.json", &translated.names));
 }
 
 }  // namespace
