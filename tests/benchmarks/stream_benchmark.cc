@@ -1,0 +1,225 @@
+// The way of an answer: 256 MiB of ESS over loopback through the server's own call and codec,
+// against a bare gRPC stream of as many bytes. Server and client are two processes, as in use; this
+// program starts itself as the server.
+//
+//   stream_benchmark             prints the table
+//   stream_benchmark serve       the server of both; prints its port, and ends with its input
+#include <grpcpp/grpcpp.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "ess/v1/profiler.grpc.pb.h"
+#include "fmt/format.h"
+#include "server/admission/request_queue.h"
+#include "server/rpc/profile_messages.h"
+#include "server/rpc/stream_call.h"
+#include "server/telemetry/metrics.h"
+#include "tests/benchmarks/timing.h"
+
+extern char** environ;
+
+namespace ess::rpc {
+namespace {
+
+constexpr int64_t kPositions = 1024;
+constexpr int64_t kHeads = 255;  // Of a piece: with its header, a little less than 1 MiB.
+constexpr int64_t kPieces = 256;
+constexpr double kLeastShare = 0.8;
+constexpr double kMostMemory = 16;  // MiB.
+
+using ProfileStream =
+    StreamCall<grpc::ServerWriteReactor<v1::ProfileResponse>, v1::ProfileResponse>;
+
+OperatorEss OnePiece() {
+  OperatorEss ess;
+  ess.values.emplace_back(kHeads * kPositions);
+  for (size_t i = 0; i < ess.values[0].size(); ++i) ess.values[0][i] = static_cast<float>(i % 977);
+  return ess;
+}
+
+// As a profile sends: every piece is encoded from the engine's answer.
+class OurCall : public ProfileStream {
+ public:
+  OurCall(telemetry::Metrics& metrics, admission::RequestQueue& queue,
+          grpc::CallbackServerContext* call)
+      : ProfileStream({metrics, queue, absl::Minutes(1)}, call, "Profile", "model", 0) {
+    job_.measures = {{.kind = Measure::Kind::kTolerance, .value = 1e-3}};
+    plan_.lengths = {kPositions};
+    plan_.positions.emplace_back(kPositions);
+    plan_.layers.push_back({.mixer = 0, .heads = std::vector<int64_t>(kHeads * kPieces)});
+  }
+
+  void Begin() {
+    if (Enqueue(admission::Priority::kNormal, 1)) StartQueued(admission::Weight::kLarge);
+  }
+
+ private:
+  absl::Status Run() override {
+    const OperatorEss ess = OnePiece();
+    const auto write = [this](v1::ProfileResponse message) { return Send(std::move(message)); };
+    for (int64_t piece = 0; piece < kPieces; ++piece) {
+      const absl::Status sent = WriteEss(job_, plan_, {0, 0, piece * kHeads, kHeads, ess}, write);
+      if (!sent.ok()) return sent;
+    }
+    return absl::OkStatus();
+  }
+
+  ProfileJob job_;
+  ProfilePlan plan_;
+};
+
+// One message, made once and written again and again.
+class BareCall : public grpc::ServerWriteReactor<v1::ProfileResponse> {
+ public:
+  BareCall() {
+    message_.mutable_ess()->add_slices()->set_values(
+        std::string(kHeads * kPositions * sizeof(float), 'x'));
+    Next();
+  }
+  void OnWriteDone(bool ok) override { ok ? Next() : Finish(grpc::Status::CANCELLED); }
+  void OnDone() override { delete this; }
+
+ private:
+  void Next() {
+    if (left_-- == 0) {
+      Finish(grpc::Status::OK);
+    } else {
+      StartWrite(&message_);
+    }
+  }
+
+  v1::ProfileResponse message_;
+  int64_t left_ = kPieces;
+};
+
+class BothWays final : public v1::EssProfiler::CallbackService {
+ public:
+  grpc::ServerWriteReactor<v1::ProfileResponse>* Profile(
+      grpc::CallbackServerContext* call, const v1::ProfileRequest* request) override {
+    if (request->model() == "bare") return new BareCall;
+    const auto ours = std::make_shared<OurCall>(metrics_, queue_, call);
+    ours->Own(ours);
+    ours->Begin();
+    return ours.get();
+  }
+
+ private:
+  telemetry::Metrics metrics_;
+  admission::RequestQueue queue_{{}, metrics_};
+};
+
+int Serve() {
+  BothWays service;
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(&service);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  std::cout << port << std::endl;
+  std::cin.get();  // Until the client closes it.
+  server->Shutdown(std::chrono::system_clock::now());
+  return 0;
+}
+
+double MiB(pid_t process, const std::string& field) {
+  std::ifstream status(fmt::format("/proc/{}/status", process));
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with(field)) return std::atof(line.substr(field.size()).c_str()) / 1024;
+  }
+  return 0;
+}
+
+struct Server {
+  explicit Server(const char* program) {
+    int to[2], from[2];
+    if (pipe(to) != 0 || pipe(from) != 0) std::exit(1);
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, to[0], 0);
+    posix_spawn_file_actions_adddup2(&actions, from[1], 1);
+    for (const int end : {to[0], to[1], from[0], from[1]}) {
+      posix_spawn_file_actions_addclose(&actions, end);
+    }
+    const char* arguments[] = {program, "serve", nullptr};
+    posix_spawn(&process, "/proc/self/exe", &actions, nullptr, const_cast<char**>(arguments),
+                environ);
+    close(to[0]);
+    close(from[1]);
+    input = to[1];
+    FILE* output = fdopen(from[0], "r");
+    if (std::fscanf(output, "%d", &port) != 1) std::exit(1);
+  }
+  ~Server() {
+    close(input);
+    waitpid(process, nullptr, 0);
+  }
+  pid_t process = 0;
+  int input = 0;
+  int port = 0;
+};
+
+// MiB per second of one call.
+double Read(v1::EssProfiler::Stub& stub, const std::string& way) {
+  v1::ProfileRequest request;
+  request.set_model(way);
+  grpc::ClientContext context;
+  const double start = benchmarks::Now();
+  const auto reader = stub.Profile(&context, request);
+  v1::ProfileResponse message;
+  double bytes = 0;
+  while (reader->Read(&message)) {
+    for (const v1::EssSlice& slice : message.ess().slices()) {
+      bytes += static_cast<double>(slice.values().size());
+    }
+  }
+  if (!reader->Finish().ok()) std::exit(1);
+  return bytes / (1 << 20) / (benchmarks::Now() - start);
+}
+
+int Compare(const char* program) {
+  constexpr int kRounds = 6;
+  double best[2] = {}, memory[2] = {};
+  const std::string ways[2] = {"ours", "bare"};
+  for (int way = 0; way < 2; ++way) {
+    const Server server(program);
+    const auto stub = v1::EssProfiler::NewStub(grpc::CreateChannel(
+        fmt::format("127.0.0.1:{}", server.port), grpc::InsecureChannelCredentials()));
+    const double before = MiB(server.process, "VmHWM:");
+    Read(*stub, ways[way]);
+    memory[way] = MiB(server.process, "VmHWM:") - before;
+  }
+  const Server server(program);
+  const auto stub = v1::EssProfiler::NewStub(grpc::CreateChannel(
+      fmt::format("127.0.0.1:{}", server.port), grpc::InsecureChannelCredentials()));
+  for (int round = 0; round < kRounds; ++round) {
+    for (int way = 0; way < 2; ++way) best[way] = std::max(best[way], Read(*stub, ways[way]));
+  }
+  const double share = best[0] / best[1];
+  fmt::print("an answer of {} MiB over loopback, fastest of {} rounds in turns\n",
+             kPieces * kHeads * kPositions * 4 >> 20, kRounds);
+  fmt::print("{:40} {:>8} {:>16}\n", "", "MiB/s", "server memory");
+  fmt::print("{:40} {:8.0f} {:12.1f} MiB\n", "bare stream of one message", best[1], memory[1]);
+  fmt::print("{:40} {:8.0f} {:12.1f} MiB\n", "ours, encoded piece by piece", best[0], memory[0]);
+  fmt::print("{:.2f}x of the bare throughput (at least {}x), {:.1f} MiB (at most {} MiB)  {}\n",
+             share, kLeastShare, memory[0], kMostMemory,
+             share >= kLeastShare && memory[0] <= kMostMemory ? "ok" : "MISSED");
+  return 0;
+}
+
+}  // namespace
+}  // namespace ess::rpc
+
+int main(int argc, char** argv) {
+  return argc > 1 && std::string(argv[1]) == "serve" ? ess::rpc::Serve()
+                                                     : ess::rpc::Compare(argv[0]);
+}
