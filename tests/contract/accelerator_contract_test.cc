@@ -208,7 +208,7 @@ TEST_P(AcceleratorContractTest, WeightsAsStoredGiveTheCpusLogitsUpToTheirPrecisi
 
   EXPECT_EQ(got.answers.size(), expected.answers.size());
   const double largest = expected_logits[0].abs().max().item<double>();
-  EXPECT_LT((logits[0] - expected_logits[0]).abs().max().item<double>(), 0.05 * largest);
+  EXPECT_LT((logits[0] - expected_logits[0]).abs().max().item<double>(), 0.1 * largest);
 }
 
 TEST_P(AcceleratorContractTest, WeightsLieOnTheDeviceAndComeBack) {
