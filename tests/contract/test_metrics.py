@@ -79,6 +79,7 @@ def samples_of(samples, name, kind):
 MAY_BE_ZERO = {
     "ess_requests_in_flight",
     "ess_queue_requests",
+    "ess_queue_tokens",
     "ess_state_saturated_observations_total",
     "ess_state_idle_observations_total",
 }

@@ -236,9 +236,9 @@ def test_what_does_not_fit_is_refused_and_a_cancelled_wait_gives_its_bytes_back(
         wait_for(
             lambda: own_server.metric("ess_requests_cancelled_total", model="", stage="queued") == 1
         )
-        # It keeps its place in the queue, and not its bytes: 8 MB fit again.
-        with pytest.raises(ResourceExhausted, match="max_queued_profiles"):
-            client.profile_operators(DenseOperator(np.concatenate([small, small])))
+        # Its place and its bytes are free: 8 MB fit again, and wait.
+        with pytest.raises(DeadlineExceeded):
+            client.profile_operators(DenseOperator(np.concatenate([small, small])), timeout=0.5)
         holder.close()
         thread.join(30)
         assert not thread.is_alive()

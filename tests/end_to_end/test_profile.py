@@ -285,7 +285,7 @@ def test_a_call_cancelled_in_the_queue_never_runs(slow_server):
         assert started.wait(60)
         tokens = slow_server.metric("ess_tokens_total", model="slow")
         with pytest.raises(DeadlineExceeded):
-            client.profile("slow", token_ids=[[1, 2]], timeout=0.3)
+            client.profile("slow", token_ids=[[1, 2] * 150], timeout=0.3)  # Not a small one.
         other.close()
         thread.join(30)
         assert_free_soon(client, slow_server, "queued")
