@@ -15,7 +15,6 @@
 #include "gtest/gtest.h"
 #include "server/base/cancellation.h"
 #include "server/models/architectures.h"
-#include "server/models/host_weights.h"
 #include "server/models/model_loader.h"
 #include "server/operators/sequence_operator.h"
 #include "server/tokenization/tokenizer.h"
@@ -105,50 +104,6 @@ TEST_P(ArchitectureContractTest, AConfigAloneStartsWithTheSeedsWeights) {
 
   EXPECT_TRUE(at::equal(logits[0][0], logits[1][0]));
   EXPECT_FALSE(at::equal(logits[0][0], logits[2][0]));
-}
-
-TEST_P(ArchitectureContractTest, ItIsKnownWhatALoadTakesBeforeAnythingIsRead) {
-  const auto loaded = Load();
-  ASSERT_THAT(loaded, IsOk());
-  const int64_t bytes = loaded->model->description().weight_bytes;
-  const LoadOptions float32{.device = "cpu"}, as_stored{.device = "cpu", .as_stored = true},
-      random{.device = "cpu", .random_init_seed = 1};
-
-  EXPECT_EQ(MeasureModelFolder(folder_, float32).value_or(-1), bytes);
-  const auto drawn = LoadModelFolder(folder_, random);
-  ASSERT_THAT(drawn, IsOk());
-  const auto measured = MeasureModelFolder(folder_, random);
-  ASSERT_THAT(measured, IsOk());
-  EXPECT_EQ(*measured, drawn->model->description().weight_bytes);
-
-  StoreAsBfloat16();
-  ASSERT_THAT(Load(/*as_stored=*/true), IsOk());
-  EXPECT_EQ(MeasureModelFolder(folder_, as_stored).value_or(-1), bytes / 2);
-  // The largest tensor is in memory in both types for a moment.
-  EXPECT_GT(MeasureModelFolder(folder_, float32).value_or(-1), bytes);
-}
-
-TEST_P(ArchitectureContractTest, WeightsThatAreKeptOnTheHostGiveTheModelWithoutItsFiles) {
-  HostWeights kept;
-  const LoadOptions options{.device = "cpu", .host_weights = &kept};
-  ASSERT_THAT(Load(), IsOk());
-  const auto first = LoadModelFolder(folder_, options);
-  ASSERT_THAT(first, IsOk());
-  EXPECT_EQ(kept.totals.bytes, first->model->description().weight_bytes);
-  std::filesystem::remove(folder_ / "model.safetensors");
-
-  const auto again = LoadModelFolder(folder_, options);
-
-  ASSERT_THAT(again, IsOk());
-  EXPECT_EQ(again->model->description().weight_bytes, kept.totals.bytes);
-  RecordingSink sink, sink_again;
-  std::vector<at::Tensor> logits, logits_again;
-  ASSERT_THAT(first->model->Forward(kPrompts, sink, CancellationToken(), &logits), IsOk());
-  ASSERT_THAT(again->model->Forward(kPrompts, sink_again, CancellationToken(), &logits_again),
-              IsOk());
-  for (size_t p = 0; p < kPrompts.size(); ++p) {
-    EXPECT_TRUE(at::equal(logits[p], logits_again[p]));
-  }
 }
 
 TEST_P(ArchitectureContractTest, GaussianPromptsDependOnTheirSeedAndIndexOnly) {
@@ -352,7 +307,7 @@ TEST_P(ArchitectureContractTest, ALaterTokenChangesNothingBefore) {
   for (const auto& [key, dense] : before.heads) {
     const std::vector<double>& other = after.heads.at(key);
     for (size_t entry = 0; entry < 5 * 7; ++entry) {  // The first five rows of seven.
-      EXPECT_NEAR(dense[entry], other[entry], 1e-6);
+      EXPECT_NEAR(dense[entry], other[entry], 1e-6 * std::max(1.0, std::abs(dense[entry])));
     }
   }
 }

@@ -16,7 +16,7 @@ TEST(PageTensorTest, ALargeTensorHasPagesOfItsOwnUntilItGoes) {
   EXPECT_EQ(tensor.sum().item<float>(), 512 * 1024);
 
   const at::Tensor view = tensor[3];
-  tensor = {};
+  tensor = at::Tensor();
   EXPECT_EQ(view.sum().item<float>(), 1024);
   EXPECT_GT(BytesInPages(), before);
 }
