@@ -64,10 +64,13 @@ test-asan: setup
 	    ctest --test-dir build/asan/$$folder --output-on-failure -j $(JOBS) || exit 1; \
 	done
 
+TSAN_TESTS := worker_pool_test cancellation_test work_queue_test metrics_test resident_models_test \
+  resident_work_test resident_replacement_test resident_models_random_test
+
 test-tsan: setup
 	@cmake --preset tsan >/dev/null
-	@cmake --build --preset tsan -j $(JOBS) --target worker_pool_test cancellation_test work_queue_test metrics_test
-	@for test in worker_pool_test cancellation_test work_queue_test metrics_test; do build/tsan/tests/$$test || exit 1; done
+	@cmake --build --preset tsan -j $(JOBS) --target $(TSAN_TESTS)
+	@for test in $(TSAN_TESTS); do build/tsan/tests/$$test || exit 1; done
 
 # FUZZ_SECONDS=N of each libFuzzer target, FUZZ_CALLS=N; ESS_SERVER_BINARY=FILE for another server.
 fuzz: build

@@ -33,7 +33,7 @@ function(ess_cc_test name)
     ess_use_torch(${name})
   endif()
   if(ESS_SANITIZE STREQUAL "thread")
-    target_link_libraries(${name} PRIVATE ess_tsan_mutex)  # tests/support
+    target_link_libraries(${name} PRIVATE ess_tsan_abseil)  # tests/support
   endif()
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES TIMEOUT 600 LABELS "${ARG_LABELS}")

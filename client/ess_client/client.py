@@ -228,18 +228,20 @@ class Client:
         alias: str | None = None,
         device: str | None = None,
         pinned: bool = False,
+        reload: bool = False,
         timeout: float | None = None,
     ) -> ModelInfo:
         """Loads a model and returns when it is resident.
 
         random_init: a seed, for weights drawn from the architecture's initialisation. dtype:
-        "float32" (default) or "as_stored". alias: another served name. Raises AlreadyExists for a
-        loaded name with other options.
+        "float32" (default) or "as_stored". alias: another served name. pinned: never evicted to
+        make room. reload: reads a loaded model again and puts it in the place of the old one, which
+        serves on if that fails. Raises AlreadyExists for a loaded name with other options.
         """
         options = _requests.model_options(random_init, dtype, alias, device, pinned)
         with self._errors():
             response = self._stub.LoadModel(
-                models_pb2.LoadModelRequest(name=name, options=options),
+                models_pb2.LoadModelRequest(name=name, options=options, reload=reload),
                 timeout=self._seconds(timeout, WORK_SECONDS),
             )
         return model_from_message(response)

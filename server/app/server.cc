@@ -89,7 +89,13 @@ struct Server::Parts {
         serial_engine(serial_pool),
         catalogue(config.model_root(), std::move(models)),
         residency(catalogue, metrics,
-                  {.device = device, .metrics_measure = config.metrics_measure(), .loader = {}}),
+                  {.source = {.device = device,
+                              .metrics_measure = config.metrics_measure(),
+                              .device_memory_budget_bytes = config.device_memory_budget_bytes(),
+                              .host_memory_budget_bytes = config.host_memory_budget_bytes()},
+                   .residents = {.max_parallel_loads = config.max_parallel_loads(),
+                                 .eviction_patience =
+                                     absl::Seconds(config.eviction_patience_seconds())}}),
         pipeline(residency, engine, serial_engine, metrics,
                  {.limits = {.max_prompt_tokens = config.max_prompt_tokens(),
                              .max_reference_work = config.max_reference_work(),
@@ -185,7 +191,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const v1::ServerConfig& co
 
   const CancellationToken no_cancellation;
   for (const std::string& name : config.preload()) {
-    const auto loaded = parts->residency.Load(name, "", nullptr, no_cancellation);
+    const auto loaded = parts->residency.Load({.name = name}, no_cancellation);
     if (!loaded.ok()) {
       ESS_LOG(error, "preload of '{}' failed: {}", name, std::string(loaded.status().message()));
     }

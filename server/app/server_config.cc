@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "fmt/format.h"
+#include "server/base/available_memory.h"
 #include "server/base/cut_text.h"
 #include "server/base/status_macros.h"
 #include "server/ess/measure.h"
@@ -96,8 +97,20 @@ absl::Status CompleteServerConfig(v1::ServerConfig& config) {
                        [&](double v) { config.set_drain_seconds(v); }),
       Complete<int>("max_metrics_layers", config.max_metrics_layers(), 256,
                     [&](int v) { config.set_max_metrics_layers(v); }),
+      Complete<int>("max_parallel_loads", config.max_parallel_loads(), 1,
+                    [&](int v) { config.set_max_parallel_loads(v); }),
+      Complete<double>("eviction_patience_seconds", config.eviction_patience_seconds(), 5,
+                       [&](double v) { config.set_eviction_patience_seconds(v); }),
+      // FolderSource has the default, which differs by device.
+      Complete<int64_t>("device_memory_budget_bytes", config.device_memory_budget_bytes(), 0,
+                        [](int64_t) {}),
+      Complete<int64_t>("host_memory_budget_bytes", config.host_memory_budget_bytes(), 0,
+                        [](int64_t) {}),
   };
   for (const absl::Status& check : checks) ESS_RETURN_IF_ERROR(check);
+  if (!config.has_host_memory_budget_bytes()) {
+    config.set_host_memory_budget_bytes(AvailableMemoryBytes() / 4);
+  }
   return absl::OkStatus();
 }
 

@@ -11,6 +11,7 @@
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 #include "server/base/json_file.h"
+#include "server/base/page_tensor.h"
 #include "server/base/status_macros.h"
 #include "server/base/torch_status.h"
 #include "server/checkpoint/safetensors_file.h"
@@ -72,6 +73,10 @@ struct WeightMap::State {
   int64_t bytes = 0;
   int64_t parameters = 0;
   std::map<at::ScalarType, int64_t> bytes_by_type;
+
+  at::ScalarType ResidentType(at::ScalarType stored) const {
+    return as_stored && stored != at::kDouble ? stored : at::kFloat;
+  }
 
   absl::Status AddFile(const std::filesystem::path& folder, const std::string& name,
                        const std::set<std::string>* wanted) {
@@ -190,18 +195,22 @@ absl::StatusOr<at::Tensor> WeightMap::Take(std::string_view name, at::IntArrayRe
         fmt::format("{}: tensor '{}' has dtype {}; weights are F64, F32, F16 or BF16",
                     weight.file->display_name(), name, entry.dtype));
   }
-  const at::ScalarType type = state_->as_stored && *stored != at::kDouble ? *stored : at::kFloat;
+  const at::ScalarType type = state_->ResidentType(*stored);
   at::Tensor tensor;
   ESS_RETURN_IF_ERROR(CatchTorch(fmt::format("tensor '{}'", name), [&]() -> absl::Status {
     // Memory of our own: aligned, and the file may go.
-    tensor = at::empty(shape, at::TensorOptions().dtype(*stored));
+    tensor = EmptyInPages(shape, *stored);
     const absl::Status read =
         weight.file->Read(entry, {static_cast<std::byte*>(tensor.data_ptr()), tensor.nbytes()});
     if (!read.ok()) {
       return absl::DataLossError(fmt::format("{}: tensor '{}': {}", weight.file->display_name(),
                                              name, std::string(read.message())));
     }
-    tensor = tensor.to(state_->device, type);
+    if (state_->device.is_cpu() && type != *stored) {
+      tensor = EmptyInPages(shape, type).copy_(tensor);
+    } else {
+      tensor = tensor.to(state_->device, type);
+    }
     return absl::OkStatus();
   }));
   weight.taken = true;
@@ -222,6 +231,22 @@ absl::Status WeightMap::CheckAllTaken() const {
   return absl::DataLossError(fmt::format("{} unexpected tensor{}: {}{}", count,
                                          count == 1 ? "" : "s", fmt::join(left, ", "),
                                          count > left.size() ? ", ..." : ""));
+}
+
+int64_t WeightMap::LoadBytes() const {
+  int64_t resident = 0;
+  int64_t largest_converted = 0;
+  for (const auto& [name, weight] : state_->weights) {
+    const auto bytes = static_cast<int64_t>(weight.entry.end - weight.entry.begin);
+    const std::optional<at::ScalarType> stored = WeightType(weight.entry.dtype);
+    if (!stored) continue;  // Refused when it is taken.
+    const at::ScalarType type = state_->ResidentType(*stored);
+    // In this order, so that a hostile header's sizes do not overflow: its file has those bytes.
+    resident += bytes / static_cast<int64_t>(at::elementSize(*stored)) *
+                static_cast<int64_t>(at::elementSize(type));
+    if (type != *stored) largest_converted = std::max(largest_converted, bytes);
+  }
+  return resident + largest_converted;
 }
 
 int64_t WeightMap::bytes() const { return state_->bytes; }

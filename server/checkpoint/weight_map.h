@@ -48,6 +48,10 @@ class WeightMap {
   // Errors: kDataLoss  tensors that were never taken, by name.
   absl::Status CheckAllTaken() const;
 
+  // Upper bound of what taking every tensor needs: all of them in their final type, and the largest
+  // that is converted once more.
+  int64_t LoadBytes() const;
+
   // Of what was taken.
   int64_t bytes() const;
   int64_t parameters() const;

@@ -11,6 +11,7 @@
 #include "server/base/torch_status.h"
 #include "server/checkpoint/weight_map.h"
 #include "server/models/architectures.h"
+#include "server/models/host_weights.h"
 #include "server/models/mamba_ssm_config.h"
 #include "server/models/random_weights.h"
 #include "server/models/sequence_model.h"
@@ -89,28 +90,93 @@ absl::StatusOr<const Architecture*> ChooseArchitecture(const ConfigReader& confi
   return FindArchitecture(model_type);
 }
 
-absl::StatusOr<std::unique_ptr<SequenceModel>> LoadModel(const std::filesystem::path& folder,
-                                                         const LoadOptions& options) {
-  ESS_ASSIGN_OR_RETURN(const FolderConfig read, ReadConfig(folder));
+// A config whose architecture is known.
+struct ConfiguredArchitecture {
+  FolderConfig config;
+  const Architecture* architecture;
+};
+
+absl::StatusOr<ConfiguredArchitecture> ReadArchitecture(const std::filesystem::path& folder,
+                                                        const LoadOptions& options) {
+  ESS_ASSIGN_OR_RETURN(FolderConfig read, ReadConfig(folder));
   const ConfigReader config = read.Reader();
   ESS_ASSIGN_OR_RETURN(const Architecture* const architecture, ChooseArchitecture(config));
-  if (options.random_init_seed) {
-    ESS_ASSIGN_OR_RETURN(InitialWeights initial, architecture->initial_weights(config));
-    RandomWeights tensors(std::move(initial), *options.random_init_seed, options.device);
-    return architecture->create(config, tensors, options.device);
-  }
-  if (config.Has("quantization_config")) {
+  if (!options.random_init_seed && config.Has("quantization_config")) {
     return config.Unsupported("quantization_config", "none");
   }
+  return ConfiguredArchitecture{std::move(read), architecture};
+}
+
+absl::StatusOr<checkpoint::WeightMap> OpenWeights(const std::filesystem::path& folder,
+                                                  const Architecture& architecture,
+                                                  const std::string& device, bool as_stored) {
   ESS_ASSIGN_OR_RETURN(checkpoint::WeightMap weights,
-                       checkpoint::WeightMap::Open(folder, options.device, options.as_stored));
+                       checkpoint::WeightMap::Open(folder, device, as_stored));
   if (IsMistralFolder(folder)) weights.StripPrefix({"model."});
-  weights.StripPrefix(architecture->base_prefixes);
-  for (const std::string& suffix : architecture->ignored_suffixes) weights.IgnoreSuffix(suffix);
+  weights.StripPrefix(architecture.base_prefixes);
+  for (const std::string& suffix : architecture.ignored_suffixes) weights.IgnoreSuffix(suffix);
+  return weights;
+}
+
+// Builds the model from `tensors`, by way of the host where weights are to be kept there.
+absl::StatusOr<std::unique_ptr<SequenceModel>> Create(const Architecture& architecture,
+                                                      const ConfigReader& config,
+                                                      TensorSource& tensors,
+                                                      const LoadOptions& options) {
+  if (options.host_weights == nullptr) return architecture.create(config, tensors, options.device);
+  KeepingTensors keeping(tensors, options.device, *options.host_weights);
+  ESS_ASSIGN_OR_RETURN(auto model, architecture.create(config, keeping, options.device));
+  options.host_weights->totals = tensors.Totals();
+  return model;
+}
+
+absl::StatusOr<std::unique_ptr<SequenceModel>> LoadModel(const std::filesystem::path& folder,
+                                                         const LoadOptions& options) {
+  ESS_ASSIGN_OR_RETURN(const ConfiguredArchitecture configured, ReadArchitecture(folder, options));
+  const ConfigReader config = configured.config.Reader();
+  const Architecture& architecture = *configured.architecture;
+  if (options.host_weights != nullptr && !options.host_weights->tensors.empty()) {
+    KeptTensors tensors(*options.host_weights, options.device);
+    return architecture.create(config, tensors, options.device);
+  }
+  const std::string first_device = options.host_weights == nullptr ? options.device : "cpu";
+  if (options.random_init_seed) {
+    ESS_ASSIGN_OR_RETURN(InitialWeights initial, architecture.initial_weights(config));
+    RandomWeights tensors(std::move(initial), *options.random_init_seed, first_device);
+    return Create(architecture, config, tensors, options);
+  }
+  ESS_ASSIGN_OR_RETURN(checkpoint::WeightMap weights,
+                       OpenWeights(folder, architecture, first_device, options.as_stored));
   CheckpointTensors tensors(weights);
-  ESS_ASSIGN_OR_RETURN(auto model, architecture->create(config, tensors, options.device));
+  ESS_ASSIGN_OR_RETURN(auto model, Create(architecture, config, tensors, options));
   ESS_RETURN_IF_ERROR(weights.CheckAllTaken());
   return model;
+}
+
+absl::StatusOr<int64_t> MeasureInitialWeights(const ConfigReader& config,
+                                              const Architecture& architecture) {
+  ESS_ASSIGN_OR_RETURN(const InitialWeights initial, architecture.initial_weights(config));
+  absl::Status status;
+  for (const char* const device : {"meta", "cpu"}) {
+    WeightShapes tensors(initial, c10::Device(device));
+    status = CatchTorch("measuring the model",
+                        [&] { return architecture.create(config, tensors, device).status(); });
+    if (status.ok()) return tensors.Totals().bytes;
+    if (status.code() != absl::StatusCode::kInternal) return status;
+  }
+  return status;
+}
+
+absl::StatusOr<int64_t> Measure(const std::filesystem::path& folder, const LoadOptions& options) {
+  ESS_ASSIGN_OR_RETURN(const ConfiguredArchitecture configured, ReadArchitecture(folder, options));
+  const ConfigReader config = configured.config.Reader();
+  if (options.random_init_seed) {
+    return MeasureInitialWeights(config, *configured.architecture);
+  }
+  ESS_ASSIGN_OR_RETURN(
+      const checkpoint::WeightMap weights,
+      OpenWeights(folder, *configured.architecture, options.device, options.as_stored));
+  return weights.LoadBytes();
 }
 
 }  // namespace
@@ -139,6 +205,16 @@ absl::StatusOr<LoadedModel> LoadModelFolder(const std::filesystem::path& folder,
     ESS_ASSIGN_OR_RETURN(loaded.tokenizer, tokenization::Tokenizer::Load(folder));
   }
   return loaded;
+}
+
+absl::StatusOr<int64_t> MeasureModelFolder(const std::filesystem::path& folder,
+                                           const LoadOptions& options) {
+  int64_t bytes = 0;
+  ESS_RETURN_IF_ERROR(CatchTorch("measuring the model", [&]() -> absl::Status {
+    ESS_ASSIGN_OR_RETURN(bytes, Measure(folder, options));
+    return absl::OkStatus();
+  }));
+  return bytes;
 }
 
 absl::StatusOr<std::string> ReadModelType(const std::filesystem::path& folder) {

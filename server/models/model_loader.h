@@ -17,12 +17,16 @@ class Tokenizer;
 namespace ess::models {
 
 class SequenceModel;
+struct HostWeights;
 
 struct LoadOptions {
   std::string device = "cpu";  // A c10::Device string.
   bool as_stored = false;      // Keep the checkpoint's dtype; otherwise float32.
   // Draw the weights by the architecture's initialisation; a checkpoint is not looked at.
   std::optional<uint64_t> random_init_seed;
+  // Not null: keeps the weights on the host, too. When it has some already, the model is built from
+  // them, and no file of weights is read.
+  HostWeights* host_weights = nullptr;
 };
 
 struct LoadedModel {
@@ -49,6 +53,11 @@ std::filesystem::path FindConfig(const std::filesystem::path& folder);
 // Cost: reads the weights once; peak memory is the weights plus one tensor.
 absl::StatusOr<LoadedModel> LoadModelFolder(const std::filesystem::path& folder,
                                             const LoadOptions& options);
+
+// Upper bound of the bytes that LoadModelFolder takes on its device, from the config and the
+// headers of the weight files. Errors as above.
+absl::StatusOr<int64_t> MeasureModelFolder(const std::filesystem::path& folder,
+                                           const LoadOptions& options);
 
 // `model_type` of the folder's config. Errors as above.
 absl::StatusOr<std::string> ReadModelType(const std::filesystem::path& folder);

@@ -9,11 +9,14 @@
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 #include "server/base/available_memory.h"
+#include "server/base/page_tensor.h"
 #include "server/base/status_macros.h"
 #include "server/base/torch_status.h"
 
 namespace ess::models {
 namespace {
+
+constexpr int64_t kFloatBytes = sizeof(float);
 
 absl::StatusOr<Distribution> FindDistribution(const InitialWeights& initial,
                                               const std::string& name, size_t axes) {
@@ -36,16 +39,19 @@ int64_t BytesOf(at::IntArrayRef shape, int64_t bytes_per_number) {
   return bytes;
 }
 
-// A checkpoint's file bounds what a load takes; a config alone may ask for anything, and Linux
-// grants memory that it does not have.
-absl::Status CheckFits(const std::string& name, at::IntArrayRef shape, int64_t scratch_bytes) {
-  constexpr int64_t kSpareBytes = int64_t{256} << 20;
-  const int64_t available = std::max<int64_t>(AvailableMemoryBytes() - kSpareBytes, 0);
-  const int64_t bytes = BytesOf(shape, static_cast<int64_t>(sizeof(float)) + scratch_bytes);
+absl::Status CheckBytes(const std::string& name, at::IntArrayRef shape, int64_t bytes,
+                        int64_t available) {
   if (bytes <= available) return absl::OkStatus();
   return absl::ResourceExhaustedError(
       fmt::format("tensor '{}' [{}] takes {} bytes to make; the memory that is left has {}", name,
                   fmt::join(shape, ", "), bytes, available));
+}
+
+// Linux grants memory that it does not have.
+absl::Status CheckFits(const std::string& name, at::IntArrayRef shape, int64_t scratch_bytes) {
+  constexpr int64_t kSpareBytes = int64_t{256} << 20;
+  return CheckBytes(name, shape, BytesOf(shape, kFloatBytes + scratch_bytes),
+                    std::max<int64_t>(AvailableMemoryBytes() - kSpareBytes, 0));
 }
 
 }  // namespace
@@ -56,7 +62,7 @@ absl::StatusOr<at::Tensor> RandomWeights::Take(std::string_view name, at::IntArr
   ESS_RETURN_IF_ERROR(CheckFits(std::string(name), shape, distribution.scratch_bytes));
   at::Tensor weight;
   ESS_RETURN_IF_ERROR(CatchTorch(fmt::format("tensor '{}'", name), [&] {
-    weight = at::empty(shape, at::kFloat);
+    weight = EmptyInPages(shape, at::kFloat);
     distribution.fill(RandomNumbers(seed_, name), weight);
     weight = weight.to(device_);
     return absl::OkStatus();
@@ -64,6 +70,18 @@ absl::StatusOr<at::Tensor> RandomWeights::Take(std::string_view name, at::IntArr
   totals_.parameters += weight.numel();
   totals_.bytes += static_cast<int64_t>(weight.nbytes());
   return weight;
+}
+
+absl::StatusOr<at::Tensor> WeightShapes::Take(std::string_view name, at::IntArrayRef shape) {
+  // A config may ask for anything; what is over is refused before the sum overflows.
+  constexpr int64_t kMaxBytes = int64_t{1} << 60;
+  const int64_t limit = device_.is_meta() ? kMaxBytes : AvailableMemoryBytes();
+  const int64_t bytes = BytesOf(shape, kFloatBytes);
+  ESS_RETURN_IF_ERROR(CheckBytes(std::string(name), shape, bytes, limit - totals_.bytes));
+  totals_.bytes += bytes;
+  const auto options = at::TensorOptions().dtype(at::kFloat).device(device_);
+  if (device_.is_meta()) return at::empty(shape, options);
+  return at::zeros({1}, options).expand(shape);
 }
 
 }  // namespace ess::models

@@ -31,4 +31,26 @@ class RandomWeights final : public TensorSource {
   TensorTotals totals_{.dtype = "float32"};
 };
 
+// Makes tensors without memory, to learn what a model would take. On the device "meta" they have no
+// values, and nothing that is made of them has memory either; but LibTorch lacks some operations
+// there. On the CPU they are one zero, which may multiply in what a model makes of its weights: so
+// they may be as many as fit into the memory of the machine.
+class WeightShapes final : public TensorSource {
+ public:
+  WeightShapes(InitialWeights initial, at::Device device)
+      : initial_(std::move(initial)), device_(device) {}
+
+  bool Has(std::string_view name) const override { return !initial_.absent.contains(name); }
+
+  // Errors: kResourceExhausted  a size that no machine has.
+  absl::StatusOr<at::Tensor> Take(std::string_view name, at::IntArrayRef shape) override;
+
+  TensorTotals Totals() const override { return totals_; }
+
+ private:
+  const InitialWeights initial_;
+  const at::Device device_;
+  TensorTotals totals_{.dtype = "float32"};
+};
+
 }  // namespace ess::models

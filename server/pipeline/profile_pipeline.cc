@@ -6,6 +6,7 @@
 #include "server/base/status_macros.h"
 #include "server/models/prompt_work.h"
 #include "server/pipeline/ess_collector.h"
+#include "server/pipeline/profile_estimate.h"
 #include "server/pipeline/utilization.h"
 #include "server/telemetry/process_metrics.h"
 
@@ -65,9 +66,21 @@ absl::StatusOr<PreparedProfile> ProfilePipeline::Prepare(const ProfileJob& job,
   ESS_ASSIGN_OR_RETURN(
       ProfilePlan plan,
       MakeProfilePlan(job, std::move(token_ids), lease->model().description(), options_.limits));
-  ESS_ASSIGN_OR_RETURN(residency::ModelStatus model, residency_.Get(job.model));
+  residency::ModelStatus model = residency_.Describe(*lease);
   std::vector<std::vector<std::string>> texts = TokenTexts(plan, lease->tokenizer());
   return PreparedProfile{*std::move(lease), std::move(plan), std::move(model), std::move(texts)};
+}
+
+void ProfilePipeline::WhenReady(const ProfileJob& job,
+                                std::shared_ptr<const CancellationToken> cancellation,
+                                std::function<void(absl::Status)> done) const {
+  // The lease goes back at once: requests that wait keep no model from making room for another.
+  residency_.WhenReady(job.model, std::move(cancellation),
+                       [done = std::move(done)](absl::StatusOr<residency::ModelLease> lease) {
+                         const absl::Status status = lease.status();
+                         { const auto returned = std::move(lease); }
+                         done(status);
+                       });
 }
 
 bool ProfilePipeline::IsSmall(const ProfileJob& job) const {
@@ -82,10 +95,31 @@ bool ProfilePipeline::IsSmall(const ProfileJob& job) const {
   return tokens <= kMostSmallTokens;
 }
 
+absl::StatusOr<ProfilePipeline::AdmittedProfile> ProfilePipeline::PrepareWithMemory(
+    const ProfileJob& job, const CancellationToken& cancellation, StageTimes& stages) const {
+  constexpr int kMaxAttempts = 3;
+  absl::Status gave_way;
+  for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
+    ESS_ASSIGN_OR_RETURN(PreparedProfile prepared, Prepare(job, cancellation, stages));
+    const int64_t bytes =
+        EstimateProfile(job, prepared.plan, prepared.lease.model().description(), threads())
+            .peak_bytes;
+    StageTimer timer(stages, "load");
+    absl::StatusOr<residency::WorkReservation> memory =
+        residency_.ReserveWork(prepared.lease, bytes, cancellation);
+    if (memory.ok()) return AdmittedProfile{std::move(prepared), *std::move(memory)};
+    if (memory.status().code() != absl::StatusCode::kAborted) return memory.status();
+    gave_way = memory.status();  // The lease goes back, so that others get on.
+  }
+  return absl::ResourceExhaustedError(gave_way.message());
+}
+
 absl::Status ProfilePipeline::Run(const ProfileJob& job, bool small,
                                   const CancellationToken& cancellation, ProfileReceiver& receiver,
                                   StageTimes& stages) const {
-  ESS_ASSIGN_OR_RETURN(const PreparedProfile prepared, Prepare(job, cancellation, stages));
+  ESS_ASSIGN_OR_RETURN(const AdmittedProfile admitted,
+                       PrepareWithMemory(job, cancellation, stages));
+  const PreparedProfile& prepared = admitted.prepared;
   const ProfilePlan& plan = prepared.plan;
   const models::ModelDescription& model = prepared.lease.model().description();
   {

@@ -1,6 +1,8 @@
 // The way of a profile: lease the model, tokenize, plan, run, and hand on what comes out.
 #pragma once
 
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -64,16 +66,33 @@ class ProfilePipeline {
                                           const CancellationToken& cancellation,
                                           StageTimes& stages) const;
 
+  // Calls `done` once: at once when the model is in memory, else when it is, or cannot be. It may
+  // be evicted again before the job runs, and is then loaded by Run. See ModelResidency::WhenReady.
+  void WhenReady(const ProfileJob& job, std::shared_ptr<const CancellationToken> cancellation,
+                 std::function<void(absl::Status)> done) const;
+
   // Whether a job keeps one thread busy, and no more: see models::RunsOnOneThread. False while the
   // model is not in memory.
   bool IsSmall(const ProfileJob& job) const;
 
-  // Prepares and runs one job on the calling thread; unless it is small, on the engine's, too.
-  // Errors: those of Prepare, SequenceModel::Forward, EssEngine::Compute and the receiver.
+  // Prepares and runs one job on the calling thread, with room in memory for its work; unless it is
+  // small, on the engine's threads, too.
+  // Errors: those of Prepare, ModelResidency::ReserveWork, SequenceModel::Forward,
+  //         EssEngine::Compute and the receiver. kResourceExhausted, too, when the room that it
+  //         waits for stays taken by others who wait.
   absl::Status Run(const ProfileJob& job, bool small, const CancellationToken& cancellation,
                    ProfileReceiver& receiver, StageTimes& stages) const;
 
  private:
+  // A prepared job, and the memory it may use.
+  struct AdmittedProfile {
+    PreparedProfile prepared;
+    residency::WorkReservation memory;
+  };
+  absl::StatusOr<AdmittedProfile> PrepareWithMemory(const ProfileJob& job,
+                                                    const CancellationToken& cancellation,
+                                                    StageTimes& stages) const;
+
   residency::ModelResidency& residency_;
   const EssEngine& engine_;
   const EssEngine& serial_engine_;

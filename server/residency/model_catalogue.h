@@ -1,7 +1,6 @@
 // The models a server may load: names, folders, options. Nothing of them is in memory.
 #pragma once
 
-#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -11,27 +10,12 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "server/residency/model_options.h"
 
 namespace ess::residency {
 
 // Names that requests may add. Each is known, with its metrics, until the server ends.
 inline constexpr int kMaxAliases = 256;
-
-// How a model is loaded. Two loads with equal options give the same model.
-struct ModelOptions {
-  std::optional<uint64_t> random_init_seed;
-  bool as_stored = false;
-  std::string device;  // Empty: the server's device.
-  bool pinned = false;
-
-  friend bool operator==(const ModelOptions&, const ModelOptions&) = default;
-};
-
-struct CatalogueEntry {
-  std::string name;
-  std::filesystem::path folder;
-  ModelOptions options;
-};
 
 // Thread-safe. Folders under the root are looked up when asked for, so a model that is copied
 // there while the server runs is found.

@@ -1,4 +1,4 @@
-// Which models are in memory, and who uses them.
+// The models of the catalogue, in memory when they are asked for.
 #pragma once
 
 #include <cstdint>
@@ -6,154 +6,134 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "server/base/cancellation.h"
-#include "server/models/model_loader.h"
 #include "server/models/sequence_model.h"
+#include "server/residency/folder_source.h"
 #include "server/residency/model_catalogue.h"
+#include "server/residency/resident_models.h"
 #include "server/telemetry/metrics.h"
 #include "server/tokenization/tokenizer.h"
 
 namespace ess::residency {
 
-//            Acquire, Load             loaded
-//   kCold ------------------> kLoading ------> kReady
-//     ^                        |   ^             |
-//     |                 failed |   | Load        | Unload
-//     |                        v   |             v
-//     |                       kFailed        kUnloading
-//     +-------------------------+----------------+
-//               Unload               last lease given back
-enum class ModelState { kCold, kLoading, kReady, kUnloading, kFailed };
-
-// "cold", "loading", ...: the label of the metrics.
-const char* ModelStateName(ModelState state);
-
-struct ResidentModel {
-  models::LoadedModel loaded;
-  std::string weight_digest;
-};
-
 // What outsiders see of a model.
 struct ModelStatus {
   std::string name;
   ModelState state = ModelState::kCold;
-  std::string reason;        // Of kFailed.
+  std::string reason;        // Why it is in this state.
   std::string architecture;  // Empty when config.json cannot be read.
   ModelOptions options;
-  // Null unless the model is in memory: kReady, or kUnloading with a lease.
+  // Null unless the weights are in memory: kReady, or kUnloading with a lease.
   std::shared_ptr<const models::ModelDescription> description;
   std::string weight_digest;
   bool has_tokenizer = false;
 };
 
-class ModelResidency;
-
-// Keeps a model in memory. Give it back soon: an unload waits for it. Move-only.
+// Keeps a model in memory. Give it back soon, and wait for nothing meanwhile that waits for memory
+// in its turn (resident_models.h). Move-only.
 class ModelLease {
  public:
-  ModelLease(ModelLease&& other) noexcept;
-  ModelLease& operator=(ModelLease&&) = delete;
-  ~ModelLease();
-
-  const std::string& name() const { return name_; }
-  const models::SequenceModel& model() const { return *resident_->loaded.model; }
+  const std::string& name() const { return lease_.name(); }
+  const models::SequenceModel& model() const { return *weights().model().loaded.model; }
   // Null when the model has no tokenizer.
-  const tokenization::Tokenizer* tokenizer() const { return resident_->loaded.tokenizer.get(); }
+  const tokenization::Tokenizer* tokenizer() const {
+    return weights().model().loaded.tokenizer.get();
+  }
 
  private:
   friend class ModelResidency;
-  ModelLease(ModelResidency& residency, std::string name, const ResidentModel& resident)
-      : residency_(&residency), name_(std::move(name)), resident_(&resident) {}
+  explicit ModelLease(ResidentModels::Lease lease) : lease_(std::move(lease)) {}
+  const ModelWeights& weights() const { return static_cast<const ModelWeights&>(lease_.weights()); }
 
-  ModelResidency* residency_;
-  std::string name_;
-  const ResidentModel* resident_;
+  ResidentModels::Lease lease_;
 };
 
-// Thread-safe. A load runs on the thread that asked first; others wait for it.
+// Room for the work of a request, until it is destroyed. Move-only.
+using WorkReservation = ResidentModels::Reservation;
+
+// Thread-safe. ResidentModels is the state machine behind it; this knows names, options and
+// folders.
 class ModelResidency {
  public:
-  using Loader = std::function<absl::StatusOr<ResidentModel>(const std::filesystem::path& folder,
-                                                             const models::LoadOptions& options)>;
-
   struct Options {
-    std::string device = "cpu";   // Where models go that name no device.
-    std::string metrics_measure;  // Label of ess_model_info.
-    Loader loader;                // Default: LoadResidentModel.
+    FolderSource::Options source;
+    ResidentModels::Options residents;
   };
 
   // `catalogue` and `metrics` outlive this.
   ModelResidency(ModelCatalogue& catalogue, telemetry::Metrics& metrics, Options options);
-  ~ModelResidency();
 
-  // The model, loaded first when it is cold.
+  // Calls `done` exactly once: here and at once when the model is in memory, unknown or has failed
+  // before; else from a thread of the residency, which it must not block, when its load has ended
+  // or within 20 ms of the token's cancellation or deadline. Loads never run on the caller's
+  // thread.
   // Errors: kNotFound; kFailedPrecondition  its load failed, now or before, and the reason is in
   //         the message, or an option this server does not have; kCancelled, kDeadlineExceeded
-  //         while waiting.
+  //         while waiting; kUnavailable  the process ends.
+  void WhenReady(const std::string& name, std::shared_ptr<const CancellationToken> cancellation,
+                 std::function<void(absl::StatusOr<ModelLease>)> done);
+
+  // The same, blocking.
   absl::StatusOr<ModelLease> Acquire(const std::string& name,
                                      const CancellationToken& cancellation);
 
-  // Loads a model, under `alias` when that is not empty; a failed one is tried again. Without
-  // options (nullptr) those of the catalogue hold. Options hold until the model is unloaded; an
-  // alias is then loaded again as it was loaded last, another name as the catalogue says.
+  // Room for `bytes` beside the weights, in the budget of the lease's device. Evicts models that
+  // nobody uses, else waits.
+  // Errors: kInvalidArgument  it could never fit beside its own model; names needed and limit.
+  //         kAborted          it was in the way of others that waited too. Give the lease back,
+  //                           acquire the model again, and then reserve again.
+  //         kCancelled, kDeadlineExceeded  while waiting.
+  absl::StatusOr<WorkReservation> ReserveWork(const ModelLease& lease, int64_t bytes,
+                                              const CancellationToken& cancellation);
+
+  struct LoadRequest {
+    std::string name;
+    std::string alias;  // Served under this name, unless empty.
+    // They hold until the model is unloaded by request; an alias is then loaded again as it was
+    // loaded last, another name as the catalogue says. Absent: those that hold.
+    std::optional<ModelOptions> options;
+    // Loads a model that is in memory again, beside the old weights where both fit, and puts it in
+    // their place; leases of the old ones go on. A load that fails leaves the old ones serving,
+    // unless they had to go first to make room.
+    bool reload = false;
+  };
+
+  // Loads a model; a failed one is tried again. Blocks.
   // Errors: those of models::LoadModelFolder, of ModelCatalogue::Add and of ResolveDevice;
-  //         kNotFound; kAlreadyExists  loaded with other options.
-  absl::StatusOr<ModelStatus> Load(const std::string& name, const std::string& alias,
-                                   const ModelOptions* options,
+  //         kNotFound; kAlreadyExists  loaded with other options; kResourceExhausted  the model can
+  //         never fit into the budget: names needed and limit.
+  absl::StatusOr<ModelStatus> Load(const LoadRequest& request,
                                    const CancellationToken& cancellation);
 
-  // Takes the model out of memory when its last lease is given back. Returns the bytes of its
-  // weights; 0 when it was not loaded.
+  // Takes the model out of memory, the host's too, when its last lease is given back. Returns the
+  // bytes of its weights; 0 when it was not loaded.
   // Errors: kNotFound; kCancelled, kDeadlineExceeded  while waiting for leases.
   absl::StatusOr<int64_t> Unload(const std::string& name, const CancellationToken& cancellation);
 
   absl::StatusOr<ModelStatus> Get(const std::string& name) const;
   std::vector<ModelStatus> List() const;
+  // Of the weights of this lease, which a reload may have replaced since.
+  ModelStatus Describe(const ModelLease& lease) const;
 
  private:
-  friend class ModelLease;
-
-  struct Slot {
-    ModelState state = ModelState::kCold;
-    absl::Status failure;
-    ModelOptions options;
-    std::unique_ptr<const ResidentModel> resident;
-    std::shared_ptr<const models::ModelDescription> description;
-    int leases = 0;
-  };
-
-  void Release(const std::string& name);
-  Slot& SlotOf(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void SetState(const std::string& name, Slot& slot, ModelState state)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Waits until no load or unload of this slot is under way.
-  absl::Status AwaitSettled(const Slot& slot, const CancellationToken& cancellation)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // REQUIRES: the slot is kCold or kFailed. Unlocks while it loads.
-  absl::Status LoadSlot(const CatalogueEntry& entry, const ModelOptions& options, Slot& slot)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Takes a model that is kUnloading out of memory and returns the bytes of its weights. Unlocks
-  // meanwhile: nobody else touches a slot in that state.
-  int64_t Free(const std::string& name, Slot& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Where a model with these options goes. Errors: those of ResolveDevice.
-  absl::StatusOr<std::string> DeviceOf(const ModelOptions& options) const;
+  // The entry of the catalogue, with the options that the model was last loaded with by request.
+  absl::StatusOr<CatalogueEntry> EntryOf(const std::string& name) const;
   ModelStatus StatusOf(const CatalogueEntry& entry) const;
+  absl::StatusOr<ResidentModels::Lease> Await(ResidentModels::Request request,
+                                              const CancellationToken& cancellation);
 
   ModelCatalogue& catalogue_;
-  telemetry::Metrics& metrics_;
-  const Options options_;
-
+  FolderSource source_;
+  ResidentModels residents_;
   mutable absl::Mutex mutex_;
-  std::map<std::string, Slot> slots_ ABSL_GUARDED_BY(mutex_);
+  // By name, until it is unloaded by request: an evicted model comes back as it was.
+  std::map<std::string, ModelOptions> requested_options_ ABSL_GUARDED_BY(mutex_);
 };
-
-// The real loader: the model of a folder, with the digest of its weights.
-absl::StatusOr<ResidentModel> LoadResidentModel(const std::filesystem::path& folder,
-                                                const models::LoadOptions& options);
 
 }  // namespace ess::residency

@@ -31,13 +31,20 @@ class ProfileCall : public ProfileStream, private ProfileReceiver {
     if (!priority.ok()) return End(priority.status());
     job_ = *std::move(job);
     job_.request_id = observer().request_id();
-    if (Enqueue(*priority, ApproximateTokens(job_))) {
-      small_ = context_.pipeline.IsSmall(job_);
-      StartQueued(small_ ? admission::Weight::kSmall : admission::Weight::kLarge);
-    }
+    if (!Enqueue(*priority, ApproximateTokens(job_))) return;
+    const auto self = std::static_pointer_cast<ProfileCall>(shared_from_this());
+    context_.pipeline.WhenReady(job_,
+                                std::shared_ptr<const CancellationToken>(self, &cancellation()),
+                                [self](const absl::Status& status) { self->OnModelReady(status); });
   }
 
  private:
+  void OnModelReady(const absl::Status& status) {
+    if (!status.ok()) return EndQueued(status);
+    small_ = context_.pipeline.IsSmall(job_);
+    StartQueued(small_ ? admission::Weight::kSmall : admission::Weight::kLarge);
+  }
+
   absl::Status Run() override {
     return context_.pipeline.Run(job_, small_, cancellation(), *this, stages());
   }

@@ -83,8 +83,12 @@ grpc::ServerUnaryReactor* ProfilerService::LoadModel(grpc::CallbackServerContext
                              DecodeModelOptions(request->options()));
         ESS_ASSIGN_OR_RETURN(
             const residency::ModelStatus model,
-            residency_.Load(request->name(), request->options().alias(),
-                            request->has_options() ? &options : nullptr, cancellation));
+            residency_.Load(
+                {.name = request->name(),
+                 .alias = request->options().alias(),
+                 .options = request->has_options() ? std::optional(options) : std::nullopt,
+                 .reload = request->reload()},
+                cancellation));
         EncodeModel(model, /*with_layers=*/true, response);
         return absl::OkStatus();
       },

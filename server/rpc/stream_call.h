@@ -77,7 +77,8 @@ class StreamCall : public Reactor,
   // Takes a place in the queue, or ends the call. Whether it has one: StartQueued follows.
   bool Enqueue(admission::Priority priority, int64_t tokens);
 
-  // Puts Run in line. Nothing happens when the call has ended meanwhile.
+  // Puts Run in line; the time since Enqueue is that of stage "load". Nothing happens when the call
+  // has ended meanwhile.
   void StartQueued(admission::Weight weight);
 
   // Ends a call that is not enqueued. OnDone may follow at once.
@@ -165,6 +166,9 @@ void StreamCall<Reactor, Response>::StartQueued(admission::Weight weight) {
     absl::MutexLock lock(&mutex_);
     place = place_;
   }
+  const absl::Time now = absl::Now();
+  stages_.Add("load", now - enqueued_);
+  enqueued_ = now;
   // The queue holds a share from here on: the call lives until Run has returned.
   context_.queue.Start(
       *place, weight,

@@ -47,6 +47,10 @@
   HISTOGRAM(model_load_duration, "ess_model_load_duration_seconds", "Time of a load, failures included", \
             kSeconds, "model", "tier_from")                                                        \
   COUNTER(model_loads, "ess_model_loads_total", "Loads by result", "model", "result")              \
+  COUNTER(model_evictions, "ess_model_evictions_total", "Models taken out to make room",           \
+          "model", "reason")                                                                       \
+  GAUGE(device_memory, "ess_device_memory_bytes", "Memory of a device, at the last change",        \
+        "device", "kind")                                                                          \
   GAUGE(model_last_used, "ess_model_last_used_timestamp_seconds", "Start of the last use",         \
         "model")                                                                                   \
   /* What the profiler measures, by the server's metrics measure. */                               \

@@ -35,7 +35,23 @@ def samples(tmp_path_factory):
         client.profile("good", token_ids=[[1, 2]], horizon=2)
         client.profile_operators(DenseOperator(np.tril(np.ones((3, 8, 8)))))
         server.wait_until_idle()
-        yield server.metrics()
+        samples = server.metrics()
+    return samples | evictions(root)
+
+
+def evictions(root):
+    """Of a server that has room for one of two models."""
+    name = "ess_model_evictions_total"
+    room = int(1.5 * (root / "good" / "model.safetensors").stat().st_size)
+    config = root / "small.textproto"
+    config.write_text(f"device_memory_budget_bytes: {room}")
+    with (
+        ServerProcess(f"--config={config}", f"--model_root={root}") as server,
+        Client(server.address) as client,
+    ):
+        client.load_model("good")
+        client.load_model("nan")
+        return {key: value for key, value in server.metrics().items() if key[0] == name}
 
 
 def put_nan_into(folder):

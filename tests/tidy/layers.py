@@ -1,6 +1,7 @@
 """What each folder of server/ may use. The table is the architecture; test_layers.py checks it.
 
-`base` splits in two CMake targets: `base` has no LibTorch, `base_torch` (device, torch_status) has.
+`base` splits in two CMake targets: `base` has no LibTorch, `base_torch` (device, device_memory,
+page_tensor, torch_status) has. `residency` splits likewise: its state machine has no LibTorch.
 """
 
 # Folder -> folders it may include. Downwards only; no cycles.

@@ -42,6 +42,9 @@ def load(
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda:0, ...")] = None,
     pinned: Annotated[bool, typer.Option("--pinned", help="Never evict it.")] = False,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Read a loaded model again and replace it.")
+    ] = False,
     server: Server = DEFAULT_SERVER,
     timeout: Timeout = None,
     as_json: Json = False,
@@ -49,7 +52,13 @@ def load(
     """Loads a model and returns when it is resident."""
     with Client(server, timeout) as client:
         model = client.load_model(
-            name, random_init=random_init, dtype=dtype, alias=alias, device=device, pinned=pinned
+            name,
+            random_init=random_init,
+            dtype=dtype,
+            alias=alias,
+            device=device,
+            pinned=pinned,
+            reload=reload,
         )
     _print([model], as_json)
 

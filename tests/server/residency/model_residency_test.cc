@@ -54,17 +54,21 @@ class ModelResidencyTest : public ::testing::Test {
   ModelResidency MakeResidency(ModelCatalogue& catalogue) {
     return ModelResidency(
         catalogue, metrics_,
-        {.device = "cpu",
-         .loader = [this](const std::filesystem::path&,
-                          const models::LoadOptions& options) -> absl::StatusOr<ResidentModel> {
-           ++loads_;
-           last_options_ = options;
-           if (load_throws_) throw std::bad_alloc();
-           if (!load_result_.ok()) return load_result_;
-           ResidentModel resident;
-           resident.loaded.model = std::make_unique<NoModel>(alive_);
-           return resident;
-         }});
+        {.source = {
+             .device = "cpu",
+             .device_memory_budget_bytes = device_budget_,
+             .loader = [this](const std::filesystem::path&,
+                              const models::LoadOptions& options) -> absl::StatusOr<ResidentModel> {
+               ++loads_;
+               last_options_ = options;
+               if (load_throws_) throw std::bad_alloc();
+               if (!load_result_.ok()) return load_result_;
+               ResidentModel resident;
+               resident.loaded.model = std::make_unique<NoModel>(alive_);
+               return resident;
+             },
+             .measurer = [](const std::filesystem::path&,
+                            const models::LoadOptions&) { return 100; }}});
   }
 
   const std::filesystem::path root_ =
@@ -76,6 +80,7 @@ class ModelResidencyTest : public ::testing::Test {
   models::LoadOptions last_options_;
   absl::Status load_result_;
   bool load_throws_ = false;
+  int64_t device_budget_ = 0;
   CancellationToken never_;
 };
 
@@ -107,7 +112,7 @@ TEST_F(ModelResidencyTest, AnswersNotFoundForAnUnknownModel) {
   ModelResidency residency = MakeResidency();
   constexpr auto kNotFound = absl::StatusCode::kNotFound;
   EXPECT_THAT(residency.Acquire("x", never_), StatusIs(kNotFound, _));
-  EXPECT_THAT(residency.Load("x", "", nullptr, never_), StatusIs(kNotFound, _));
+  EXPECT_THAT(residency.Load({.name = "x"}, never_), StatusIs(kNotFound, _));
   EXPECT_THAT(residency.Unload("x", never_), StatusIs(kNotFound, _));
   EXPECT_THAT(residency.Get("x"), StatusIs(kNotFound, _));
 }
@@ -123,18 +128,18 @@ TEST_F(ModelResidencyTest, KeepsTheReasonOfAFailedLoadAndDoesNotTryAgainByItself
 
   EXPECT_EQ(loads_, 1);
   EXPECT_EQ(residency.Get("m")->state, ModelState::kFailed);
-  EXPECT_EQ(residency.Get("m")->reason, "DATA_LOSS: model.safetensors: truncated");
+  EXPECT_EQ(residency.Get("m")->reason, "load failed: DATA_LOSS: model.safetensors: truncated");
 }
 
 TEST_F(ModelResidencyTest, LoadAnswersTheErrorItselfAndTriesAFailedModelAgain) {
   ModelResidency residency = MakeResidency();
   load_result_ = absl::DataLossError("broken");
-  EXPECT_THAT(residency.Load("m", "", nullptr, never_),
+  EXPECT_THAT(residency.Load({.name = "m"}, never_),
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("broken")));
 
   load_result_ = absl::OkStatus();
 
-  EXPECT_THAT(residency.Load("m", "", nullptr, never_), IsOk());
+  EXPECT_THAT(residency.Load({.name = "m"}, never_), IsOk());
   EXPECT_THAT(residency.Acquire("m", never_), IsOk());
 }
 
@@ -187,12 +192,12 @@ TEST_F(ModelResidencyTest, AnUnloadThatIsCancelledLeavesTheModelServing) {
 TEST_F(ModelResidencyTest, RefusesOtherOptionsForALoadedModel) {
   ModelResidency residency = MakeResidency();
   const ModelOptions as_stored{.as_stored = true};
-  ASSERT_THAT(residency.Load("m", "", &as_stored, never_), IsOk());
+  ASSERT_THAT(residency.Load({.name = "m", .options = as_stored}, never_), IsOk());
   EXPECT_TRUE(last_options_.as_stored);
   const ModelOptions float32;
 
-  EXPECT_THAT(residency.Load("m", "", &as_stored, never_), IsOk());
-  EXPECT_THAT(residency.Load("m", "", &float32, never_),
+  EXPECT_THAT(residency.Load({.name = "m", .options = as_stored}, never_), IsOk());
+  EXPECT_THAT(residency.Load({.name = "m", .options = float32}, never_),
               StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("other options")));
   EXPECT_EQ(loads_, 1);
 }
@@ -201,7 +206,8 @@ TEST_F(ModelResidencyTest, ServesTheSameFolderUnderAnAlias) {
   ModelResidency residency = MakeResidency();
   const ModelOptions as_stored{.as_stored = true};
 
-  const auto loaded = residency.Load("m", "m-stored", &as_stored, never_);
+  const auto loaded =
+      residency.Load({.name = "m", .alias = "m-stored", .options = as_stored}, never_);
 
   ASSERT_THAT(loaded, IsOk());
   EXPECT_EQ(loaded->name, "m-stored");
@@ -212,21 +218,22 @@ TEST_F(ModelResidencyTest, ServesTheSameFolderUnderAnAlias) {
 TEST_F(ModelResidencyTest, SurvivesALoadThatThrows) {
   ModelResidency residency = MakeResidency();
   load_throws_ = true;
-  EXPECT_THAT(residency.Load("m", "", nullptr, never_),
+  EXPECT_THAT(residency.Load({.name = "m"}, never_),
               StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("out of host memory")));
   EXPECT_EQ(residency.Get("m")->state, ModelState::kFailed);
 
   load_throws_ = false;
 
-  EXPECT_THAT(residency.Load("m", "", nullptr, never_), IsOk());
+  EXPECT_THAT(residency.Load({.name = "m"}, never_), IsOk());
 }
 
 TEST_F(ModelResidencyTest, ARefusedLoadChangesNothingForAnAlias) {
   ModelResidency residency = MakeResidency();
   const ModelOptions as_stored{.as_stored = true};
   const ModelOptions float32;
-  ASSERT_THAT(residency.Load("m", "alias", &as_stored, never_), IsOk());
-  ASSERT_THAT(residency.Load("m", "alias", &float32, never_),
+  ASSERT_THAT(residency.Load({.name = "m", .alias = "alias", .options = as_stored}, never_),
+              IsOk());
+  ASSERT_THAT(residency.Load({.name = "m", .alias = "alias", .options = float32}, never_),
               StatusIs(absl::StatusCode::kAlreadyExists, _));
   ASSERT_THAT(residency.Unload("alias", never_), IsOk());
 
@@ -240,9 +247,9 @@ TEST_F(ModelResidencyTest, ALoadOntoADeviceThatIsNotThereChangesNothing) {
   const ModelOptions nonsense{.device = "abacus"};
   const ModelOptions absent{.device = "meta"};
 
-  EXPECT_THAT(residency.Load("m", "", &nonsense, never_),
+  EXPECT_THAT(residency.Load({.name = "m", .options = nonsense}, never_),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'abacus'")));
-  EXPECT_THAT(residency.Load("m", "alias", &absent, never_),
+  EXPECT_THAT(residency.Load({.name = "m", .alias = "alias", .options = absent}, never_),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("'meta'")));
 
   EXPECT_EQ(residency.Get("m")->state, ModelState::kCold);
@@ -252,7 +259,7 @@ TEST_F(ModelResidencyTest, ALoadOntoADeviceThatIsNotThereChangesNothing) {
 
 TEST_F(ModelResidencyTest, AConfiguredDeviceThatIsNotThereFailsTheModel) {
   ModelCatalogue catalogue({}, {{"far", root_ / "m", {.device = "cuda:99"}}});
-  ModelResidency residency(catalogue, metrics_, {.device = "cpu"});
+  ModelResidency residency(catalogue, metrics_, {});
 
   EXPECT_THAT(residency.Acquire("far", never_),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("'cuda:99'")));
@@ -280,18 +287,58 @@ TEST_F(ModelResidencyTest, LoadsAndUnloadsFromManyThreads) {
   EXPECT_LE(alive_, 1);
 }
 
+TEST_F(ModelResidencyTest, AModelThatWasEvictedComesBackWithTheOptionsOfItsLoad) {
+  std::filesystem::create_directories(root_ / "other");
+  std::ofstream(root_ / "other" / "config.json") << "{}";
+  device_budget_ = 150;
+  ModelResidency residency = MakeResidency();
+  const ModelOptions as_stored{.as_stored = true};
+  ASSERT_THAT(residency.Load({.name = "m", .options = as_stored}, never_), IsOk());
+  ASSERT_THAT(residency.Acquire("other", never_), IsOk());
+  ASSERT_EQ(residency.Get("m")->reason, "evicted for 'other'");
+
+  ASSERT_THAT(residency.Acquire("m", never_), IsOk());
+  EXPECT_TRUE(last_options_.as_stored);
+
+  ASSERT_THAT(residency.Unload("m", never_), IsOk());
+  ASSERT_THAT(residency.Acquire("m", never_), IsOk());
+  EXPECT_FALSE(last_options_.as_stored);
+}
+
+TEST_F(ModelResidencyTest, AReloadKeepsTheOptionsThatTheModelHas) {
+  ModelResidency residency = MakeResidency();
+  const ModelOptions as_stored{.as_stored = true};
+  ASSERT_THAT(residency.Load({.name = "m", .options = as_stored}, never_), IsOk());
+
+  const auto reloaded = residency.Load({.name = "m", .reload = true}, never_);
+
+  ASSERT_THAT(reloaded, IsOk());
+  EXPECT_TRUE(reloaded->options.as_stored);
+  EXPECT_EQ(loads_, 2);
+}
+
+TEST_F(ModelResidencyTest, ALeaseDescribesItsOwnWeightsAfterAReload) {
+  ModelResidency residency = MakeResidency();
+  const auto lease = residency.Acquire("m", never_);
+  const auto before = residency.Get("m")->description;
+  ASSERT_THAT(residency.Load({.name = "m", .reload = true}, never_), IsOk());
+
+  EXPECT_EQ(residency.Describe(*lease).description, before);
+  EXPECT_NE(residency.Get("m")->description, before);
+}
+
 TEST_F(ModelResidencyTest, DrawsWeightsWithTheSeedOfTheOptions) {
   ModelResidency residency = MakeResidency();
   const ModelOptions random{.random_init_seed = 7};
 
-  const auto loaded = residency.Load("m", "random", &random, never_);
+  const auto loaded = residency.Load({.name = "m", .alias = "random", .options = random}, never_);
 
   ASSERT_THAT(loaded, IsOk());
   EXPECT_EQ(loaded->options.random_init_seed, 7u);
   EXPECT_EQ(last_options_.random_init_seed, 7u);
   EXPECT_EQ(residency.Get("m")->options.random_init_seed, std::nullopt);
   const ModelOptions other{.random_init_seed = 8};
-  EXPECT_THAT(residency.Load("random", "", &other, never_),
+  EXPECT_THAT(residency.Load({.name = "random", .options = other}, never_),
               StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("other options")));
 }
 
@@ -299,7 +346,8 @@ TEST_F(ModelResidencyTest, AnAliasIsLoadedAgainAsItWasLoadedLast) {
   ModelResidency residency = MakeResidency();
   for (const uint64_t seed : {1, 2}) {
     const ModelOptions random{.random_init_seed = seed};
-    ASSERT_THAT(residency.Load("m", "random", &random, never_), IsOk());
+    ASSERT_THAT(residency.Load({.name = "m", .alias = "random", .options = random}, never_),
+                IsOk());
     ASSERT_THAT(residency.Unload("random", never_), IsOk());
   }
 
@@ -311,9 +359,9 @@ TEST_F(ModelResidencyTest, AnAliasIsLoadedAgainAsItWasLoadedLast) {
 TEST_F(ModelResidencyTest, AnAliasIsLoadedAgainAsItWasLoadedLastUnderItsOwnName) {
   ModelResidency residency = MakeResidency();
   const ModelOptions first{.random_init_seed = 1}, second{.random_init_seed = 2};
-  ASSERT_THAT(residency.Load("m", "random", &first, never_), IsOk());
+  ASSERT_THAT(residency.Load({.name = "m", .alias = "random", .options = first}, never_), IsOk());
   ASSERT_THAT(residency.Unload("random", never_), IsOk());
-  ASSERT_THAT(residency.Load("random", "", &second, never_), IsOk());
+  ASSERT_THAT(residency.Load({.name = "random", .options = second}, never_), IsOk());
   ASSERT_THAT(residency.Unload("random", never_), IsOk());
 
   ASSERT_THAT(residency.Acquire("random", never_), IsOk());
@@ -326,7 +374,7 @@ TEST_F(ModelResidencyTest, OnlyAnAliasRemembersTheOptionsOfALoad) {
   ModelCatalogue catalogue(root_, {{.name = "mine", .folder = root_ / "m", .options = configured}});
   ModelResidency residency = MakeResidency(catalogue);
   for (const char* const name : {"mine", "m"}) {
-    ASSERT_THAT(residency.Load(name, "", &other, never_), IsOk());
+    ASSERT_THAT(residency.Load({.name = name, .options = other}, never_), IsOk());
     EXPECT_EQ(last_options_.random_init_seed, 6u);
     ASSERT_THAT(residency.Unload(name, never_), IsOk());
   }

@@ -1,5 +1,7 @@
-// Tells ThreadSanitizer what absl::Mutex does: the distribution's Abseil is not instrumented, so
-// without this each use of a lock looks like a race. Part of the tests of the tsan preset only.
+// Tells ThreadSanitizer what absl::Mutex does, and the count of those who share an absl::Status:
+// the distribution's Abseil is not instrumented, so without this each use of a lock looks like a
+// race, and so does the end of a status that two threads had. Part of the tests of the tsan preset
+// only.
 //
 // These definitions come before the shared library's and call them. Conditions are evaluated inside
 // the library by any thread that holds the lock; their reads are left out of the check.
@@ -9,6 +11,7 @@
 #include <string>
 
 #include "absl/base/options.h"
+#include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 
 #define ESS_STRING_INNER(text) #text
@@ -82,6 +85,14 @@ bool Mutex::AwaitWithTimeout(const Condition& condition, Duration timeout) {
   }
   __tsan_acquire(this);
   return met;
+}
+
+// What other threads did with the status comes before its end in the last one.
+void Status::UnrefNonInlined(uintptr_t rep) {
+  static auto* const unref = InLibrary<void(uintptr_t)>("6Status15UnrefNonInlinedEm");
+  __tsan_release(reinterpret_cast<void*>(rep));
+  __tsan_acquire(reinterpret_cast<void*>(rep));
+  unref(rep);
 }
 
 ABSL_NAMESPACE_END
