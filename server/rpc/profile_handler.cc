@@ -42,7 +42,7 @@ class ProfileCall : public ProfileStream, private ProfileReceiver {
   void OnModelReady(const absl::Status& status) {
     if (!status.ok()) return EndQueued(status);
     small_ = context_.pipeline.IsSmall(job_);
-    StartQueued(small_ ? admission::Weight::kSmall : admission::Weight::kLarge);
+    StartQueued(small_ ? admission::Weight::kSmall : admission::Weight::kLarge, "load");
   }
 
   absl::Status Run() override {

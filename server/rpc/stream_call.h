@@ -77,9 +77,9 @@ class StreamCall : public Reactor,
   // Takes a place in the queue, or ends the call. Whether it has one: StartQueued follows.
   bool Enqueue(admission::Priority priority, int64_t tokens);
 
-  // Puts Run in line; the time since Enqueue is that of stage "load". Nothing happens when the call
-  // has ended meanwhile.
-  void StartQueued(admission::Weight weight);
+  // Puts Run in line. Nothing happens when the call has ended meanwhile. `stage`, unless null: what
+  // the time since Enqueue went to.
+  void StartQueued(admission::Weight weight, const char* stage = nullptr);
 
   // Ends a call that is not enqueued. OnDone may follow at once.
   void End(const absl::Status& status) {
@@ -160,15 +160,18 @@ bool StreamCall<Reactor, Response>::Enqueue(admission::Priority priority, int64_
 }
 
 template <typename Reactor, typename Response>
-void StreamCall<Reactor, Response>::StartQueued(admission::Weight weight) {
+void StreamCall<Reactor, Response>::StartQueued(admission::Weight weight, const char* stage) {
   std::optional<admission::RequestQueue::Id> place;
   {
     absl::MutexLock lock(&mutex_);
+    if (ended_) return;
     place = place_;
+    if (stage != nullptr) {
+      const absl::Time now = absl::Now();
+      stages_.Add(stage, now - enqueued_);
+      enqueued_ = now;
+    }
   }
-  const absl::Time now = absl::Now();
-  stages_.Add("load", now - enqueued_);
-  enqueued_ = now;
   // The queue holds a share from here on: the call lives until Run has returned.
   context_.queue.Start(
       *place, weight,

@@ -9,7 +9,6 @@ import pytest
 from ess_client import Client
 from ess_client._proto.ess.v1 import measures_pb2, profiler_pb2, profiler_pb2_grpc
 from ess_client.errors import (
-    Aborted,
     DeadlineExceeded,
     EssError,
     InvalidArgument,
