@@ -12,7 +12,7 @@ from ess_client._proto.ess.v1 import measures_pb2, profiler_pb2, profiler_pb2_gr
 
 
 def large_request(model="tiny", prompts=100):
-    """Its answer is about 130 kB a prompt."""
+    """Its answer is about 120 kB a prompt."""
     return profiler_pb2.ProfileRequest(
         model=model,
         prompts=[

@@ -47,7 +47,7 @@ from .small_server import make_models
 THREADS = 6
 WARM_UP = 0.1
 SAMPLE_SECONDS = 0.25
-MAX_GROWTH_BYTES = 24 << 20
+MAX_GROWTH_BYTES = 48 << 20
 MAX_BYTES_PER_CALL = 1 << 10
 LEAK = "leak:64KiB"
 FIRST, SECOND = "tiny-llama", "tiny-falcon-h1"
