@@ -11,6 +11,12 @@ import grpc
 from ess_client._proto.ess.v1 import measures_pb2, profiler_pb2, profiler_pb2_grpc
 
 
+def narrow_channel(address):
+    """A client that takes in little ahead of its reader, however fast it has read before."""
+    options = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1 << 16)]
+    return grpc.insecure_channel(address, options)
+
+
 def large_request(model="tiny", prompts=100):
     """Its answer is about 120 kB a prompt."""
     return profiler_pb2.ProfileRequest(
@@ -31,7 +37,7 @@ def read_one_message(channel, prompts=100, timeout=600):
 
 
 def main():
-    call = read_one_message(grpc.insecure_channel(sys.argv[1]))
+    call = read_one_message(narrow_channel(sys.argv[1]))
     print("reading", flush=True)
     time.sleep(600)
     call.cancel()

@@ -13,7 +13,7 @@ from tests.end_to_end import tiny_models
 from tests.end_to_end.server_process import SERVER, wait_for
 
 from .fault_server import FAULT_SERVER, FaultServer, gauges_that_are_not_zero, total
-from .slow_reader import read_one_message
+from .slow_reader import narrow_channel, read_one_message
 
 MEASURES = [measures_pb2.Measure(tolerance=1e-3), measures_pb2.Measure(entropy={})]
 GOOD = [[1, 2, 3, 4, 5]]
@@ -49,14 +49,15 @@ def server(root):
 
 
 @pytest.fixture(scope="module")
-def channel(server):
-    with grpc.insecure_channel(server.address) as connected:
-        yield connected
+def stub(server):
+    with grpc.insecure_channel(server.address) as channel:
+        yield profiler_pb2_grpc.EssProfilerStub(channel)
 
 
-@pytest.fixture(scope="module")
-def stub(channel):
-    return profiler_pb2_grpc.EssProfilerStub(channel)
+@pytest.fixture
+def narrow(server):
+    with narrow_channel(server.address) as channel:
+        yield channel
 
 
 def start(stub, rpc, timeout=60):
@@ -143,11 +144,11 @@ def test_a_call_that_waits_in_the_queue_begins_no_work_after_its_caller_left(
 
 
 @pytest.mark.parametrize("end", ["cancel", "deadline"])
-def test_an_answer_that_waits_for_its_reader_is_dropped_when_the_caller_left(server, channel, end):
+def test_an_answer_that_waits_for_its_reader_is_dropped_when_the_caller_left(server, narrow, end):
     """All work is done: what is left waits in the server's memory."""
     done = server.metric("ess_profiled_sequences_total", model="tiny")
     left = server.metric("ess_requests_cancelled_total", model="tiny", stage="sending")
-    call = read_one_message(channel, 12, timeout=3 * DEADLINE_SECONDS if end == "deadline" else 60)
+    call = read_one_message(narrow, 12, timeout=3 * DEADLINE_SECONDS if end == "deadline" else 60)
     wait_for(lambda: server.metric("ess_profiled_sequences_total", model="tiny") == done + 12)
 
     if end == "cancel":
@@ -163,9 +164,9 @@ def test_an_answer_that_waits_for_its_reader_is_dropped_when_the_caller_left(ser
 
 
 @pytest.mark.parametrize("end", ["cancel", "deadline"])
-def test_work_that_waits_for_its_reader_ends_when_the_caller_left(server, channel, end):
+def test_work_that_waits_for_its_reader_ends_when_the_caller_left(server, narrow, end):
     left = server.metric("ess_requests_cancelled_total", model="tiny", stage="running")
-    call = read_one_message(channel, timeout=5 * DEADLINE_SECONDS if end == "deadline" else 60)
+    call = read_one_message(narrow, timeout=5 * DEADLINE_SECONDS if end == "deadline" else 60)
     wait_until_stalled(server)
 
     begun = server.begun()

@@ -147,7 +147,6 @@ class Traffic:
     def unknown_model(self, rng):
         self.expect("NOT_FOUND", lambda: list(self.profile(f"model-{rng.random()}", [3])))
         self.ledger.call("Profile", "", "NOT_FOUND")
-        self.ledger.turn("")
 
     def no_prompts(self, rng):
         model = rng.choice(MODELS)

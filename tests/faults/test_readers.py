@@ -19,7 +19,7 @@ from tests.end_to_end import tiny_models
 from tests.end_to_end.server_process import ROOT, ServerProcess, wait_for
 
 from .fault_server import gauges_that_are_not_zero, total
-from .slow_reader import large_request, read_one_message
+from .slow_reader import large_request, narrow_channel, read_one_message
 
 STREAMS = 8
 MAX_BYTES_PER_STREAM = 8 << 20
@@ -73,7 +73,7 @@ def test_stalled_readers_cost_at_most_8_mib_each_and_hold_up_nobody(server):
     with contextlib.ExitStack() as stack:
         calls = []
         for _ in range(STREAMS):
-            channel = stack.enter_context(grpc.insecure_channel(server.address))
+            channel = stack.enter_context(narrow_channel(server.address))
             calls.append(read_one_message(channel))
         wait_until_stalled(server)
         assert in_flight(server) == STREAMS
