@@ -11,12 +11,14 @@
 #   make lint      check format, types and style
 #   make test-asan the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make fuzz      minutes of hostile input: libFuzzer, mutated calls, dropped connections (tools/fuzz)
+#   make faults    minutes of faults: cancels, readers that vanish, dropped connections (tools/faults)
+#   make soak      20 minutes of mixed load, and whether memory stays (tools/soak)
 #   make test-tsan the C++ tests without LibTorch under ThreadSanitizer
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc)
 PYTHON := .venv/bin/python
 
-.PHONY: demo test serve build bench parity install format lint test-asan test-tsan fuzz setup clean
+.PHONY: demo test serve build bench parity install format lint test-asan test-tsan fuzz faults soak setup clean
 .DEFAULT_GOAL := build
 
 setup:
@@ -75,6 +77,14 @@ test-tsan: setup
 # FUZZ_SECONDS=N of each libFuzzer target, FUZZ_CALLS=N; ESS_SERVER_BINARY=FILE for another server.
 fuzz: build
 	@JOBS=$(JOBS) tools/fuzz
+
+# FAULTS_CALLS=N, FAULTS_CANCELS=N.
+faults: build
+	@tools/faults
+
+# SOAK_SECONDS=N, and SOAK_LEAK_SECONDS=N of the run that must fail.
+soak: build
+	@tools/soak
 
 clean:
 	@rm -rf build .venv

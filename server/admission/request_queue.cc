@@ -10,6 +10,7 @@
 #include "fmt/format.h"
 #include "server/admission/retry_after.h"
 #include "server/base/log.h"
+#include "server/base/status_macros.h"
 
 namespace ess::admission {
 namespace {
@@ -137,7 +138,7 @@ bool RequestQueue::Slot::Pause() {
   return true;
 }
 
-void RequestQueue::Slot::Resume() {
+absl::Status RequestQueue::Slot::Resume(const CancellationToken& cancellation) {
   absl::MutexLock lock(&queue_.mutex_);
   const size_t index = Index(weight_);
   const int slots =
@@ -146,11 +147,13 @@ void RequestQueue::Slot::Resume() {
     return queue_.running_[index] < slots;
   };
   ++queue_.resuming_[index];
-  queue_.mutex_.Await(absl::Condition(&free));
+  const absl::Status waited = AwaitOrCancel(queue_.mutex_, absl::Condition(&free), cancellation);
   --queue_.resuming_[index];
+  ESS_RETURN_IF_ERROR(waited);
   ++queue_.running_[index];
   --queue_.paused_;
   paused_ = false;
+  return absl::OkStatus();
 }
 
 void RequestQueue::RunThread() {

@@ -17,9 +17,11 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "server/base/cancellation.h"
 #include "server/telemetry/metrics.h"
 
 namespace ess::admission {
@@ -61,7 +63,8 @@ class RequestQueue {
     bool Pause();
     // After Pause: waits for a free slot, before requests that have not begun. Work that is about
     // to end need not resume.
-    void Resume();
+    // Errors: kCancelled, kDeadlineExceeded  meanwhile; the work is still paused.
+    absl::Status Resume(const CancellationToken& cancellation);
 
    private:
     friend class RequestQueue;

@@ -34,6 +34,21 @@ constexpr int kControlThreads = 4;
 constexpr int kMaxQueuedControlCalls = 64;
 // gRPC's own default, said out loud: about 500 000 token ids.
 constexpr int kMaxRequestBytes = 4 << 20;
+// A client that has vanished without a farewell is noticed after the sum of the first two, even
+// when no call is open. Clients may ask as often as the third says.
+constexpr absl::Duration kKeepaliveTime = absl::Seconds(30);
+constexpr absl::Duration kKeepaliveTimeout = absl::Seconds(10);
+constexpr absl::Duration kShortestPingInterval = absl::Seconds(10);
+
+void SetKeepalive(grpc::ServerBuilder& builder) {
+  const auto set = [&](const char* name, absl::Duration time) {
+    builder.AddChannelArgument(name, static_cast<int>(absl::ToInt64Milliseconds(time)));
+  };
+  set(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTime);
+  set(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeout);
+  set(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kShortestPingInterval);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+}
 
 absl::StatusOr<std::vector<residency::CatalogueEntry>> ConfiguredModels(
     const v1::ServerConfig& config) {
@@ -177,6 +192,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const v1::ServerConfig& co
   builder.AddListeningPort(config.listen(), grpc::InsecureServerCredentials(), &port);
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
+  SetKeepalive(builder);
   builder.RegisterService(&parts->service);
   parts->grpc_server = builder.BuildAndStart();
   if (parts->grpc_server == nullptr || port == 0) {

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "fmt/format.h"
+#include "server/base/fault_point.h"
 #include "server/base/log.h"
 #include "server/base/serial_torch.h"
 #include "server/base/status_macros.h"
@@ -206,9 +207,13 @@ absl::StatusOr<OperatorEss> EssEngine::Compute(const operators::SequenceOperator
   };
   const auto compute = [&](int64_t index, int thread) {
     if (failed.load(std::memory_order_relaxed)) return;
-    const SerialTorch serial;
-    statuses[index] =
-        CatchTorch("ESS of an operator", [&] { return run_task(index, work[thread]); });
+    statuses[index] = cancellation.Check();
+    if (statuses[index].ok()) {
+      ESS_FAULT_POINT("ess");
+      const SerialTorch serial;
+      statuses[index] =
+          CatchTorch("ESS of an operator", [&] { return run_task(index, work[thread]); });
+    }
     if (!statuses[index].ok()) failed.store(true, std::memory_order_relaxed);
   };
   if (on_accelerator) {

@@ -6,6 +6,7 @@
 #include <iterator>
 #include <utility>
 
+#include "server/base/fault_point.h"
 #include "server/base/status_macros.h"
 #include "server/base/torch_status.h"
 #include "server/models/prompt_work.h"
@@ -78,6 +79,7 @@ absl::Status DecoderModel::Run(int64_t prompt_count, Embeddings embeddings, Forw
     pass.BeginMixer(step.mixer);
     for (size_t prompt = 0; prompt < states.size(); ++prompt) {
       ESS_RETURN_IF_ERROR(pass.CheckCancellation());
+      ESS_FAULT_POINT("forward");
       pass.BeginPrompt(static_cast<int64_t>(prompt));
       const std::optional<SerialTorch> serial = ThreadsFor(states[prompt].hidden);
       ESS_RETURN_IF_ERROR(decoder_->RunLayer(step.layer, states[prompt], pass));

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "fmt/format.h"
+#include "server/base/fault_point.h"
 #include "server/base/status_macros.h"
 #include "server/models/prompt_work.h"
 #include "server/pipeline/ess_collector.h"
@@ -17,10 +18,13 @@ namespace {
 constexpr int64_t kMostSmallTokens = 1024;
 
 absl::StatusOr<std::vector<std::vector<int64_t>>> Tokenize(const ProfileJob& job,
-                                                           const residency::ModelLease& lease) {
+                                                           const residency::ModelLease& lease,
+                                                           const CancellationToken& cancellation) {
   std::vector<std::vector<int64_t>> token_ids;
   if (job.gaussian) return std::vector<std::vector<int64_t>>(job.prompts.size());
   for (const PromptInput& prompt : job.prompts) {
+    ESS_RETURN_IF_ERROR(cancellation.Check());
+    ESS_FAULT_POINT("tokenize");
     if (const auto* ids = std::get_if<std::vector<int64_t>>(&prompt.content)) {
       token_ids.push_back(*ids);
       continue;
@@ -42,11 +46,15 @@ absl::StatusOr<std::vector<std::vector<int64_t>>> Tokenize(const ProfileJob& job
   return token_ids;
 }
 
-std::vector<std::vector<std::string>> TokenTexts(const ProfilePlan& plan,
-                                                 const tokenization::Tokenizer* tokenizer) {
+absl::StatusOr<std::vector<std::vector<std::string>>> TokenTexts(
+    const ProfilePlan& plan, const tokenization::Tokenizer* tokenizer,
+    const CancellationToken& cancellation) {
   std::vector<std::vector<std::string>> texts(plan.token_ids.size());
   if (tokenizer == nullptr) return texts;
-  for (size_t p = 0; p < texts.size(); ++p) texts[p] = tokenizer->TokenTexts(plan.token_ids[p]);
+  for (size_t p = 0; p < texts.size(); ++p) {
+    ESS_RETURN_IF_ERROR(cancellation.Check());
+    texts[p] = tokenizer->TokenTexts(plan.token_ids[p]);
+  }
   return texts;
 }
 
@@ -62,12 +70,14 @@ absl::StatusOr<PreparedProfile> ProfilePipeline::Prepare(const ProfileJob& job,
   }();
   ESS_RETURN_IF_ERROR(lease.status());
   StageTimer timer(stages, "tokenize");
-  ESS_ASSIGN_OR_RETURN(std::vector<std::vector<int64_t>> token_ids, Tokenize(job, *lease));
+  ESS_ASSIGN_OR_RETURN(std::vector<std::vector<int64_t>> token_ids,
+                       Tokenize(job, *lease, cancellation));
   ESS_ASSIGN_OR_RETURN(
       ProfilePlan plan,
       MakeProfilePlan(job, std::move(token_ids), lease->model().description(), options_.limits));
   residency::ModelStatus model = residency_.Describe(*lease);
-  std::vector<std::vector<std::string>> texts = TokenTexts(plan, lease->tokenizer());
+  ESS_ASSIGN_OR_RETURN(std::vector<std::vector<std::string>> texts,
+                       TokenTexts(plan, lease->tokenizer(), cancellation));
   return PreparedProfile{*std::move(lease), std::move(plan), std::move(model), std::move(texts)};
 }
 

@@ -61,7 +61,8 @@ class ProfilePipeline {
 
   // Leases the model, tokenizes and plans, on the calling thread. `stages` gains what each stage
   // took, also on failure.
-  // Errors: those of ModelResidency::Acquire, Tokenizer::Encode and MakeProfilePlan.
+  // Errors: those of ModelResidency::Acquire, Tokenizer::Encode and MakeProfilePlan; kCancelled,
+  //         kDeadlineExceeded  between two prompts.
   absl::StatusOr<PreparedProfile> Prepare(const ProfileJob& job,
                                           const CancellationToken& cancellation,
                                           StageTimes& stages) const;

@@ -20,6 +20,8 @@
 #include "server/admission/request_queue.h"
 #include "server/admission/retry_after.h"
 #include "server/base/cancellation.h"
+#include "server/base/fault_point.h"
+#include "server/base/status_macros.h"
 #include "server/base/torch_status.h"
 #include "server/pipeline/stage_times.h"
 #include "server/rpc/call_observer.h"
@@ -103,12 +105,15 @@ class StreamCall : public Reactor,
   void Close(const absl::Status& status);
   void FinishOnce();
   // Waits until `pending_` has room, or nobody reads any more, or time is up.
-  void AwaitRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Errors: kCancelled, kDeadlineExceeded  while there is room, and no slot to go on in.
+  absl::Status AwaitRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool HasRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return broken_ || pending_bytes_ < kMaxPendingBytes;
   }
   // Once per call, by whoever notices first: gRPC, or the work that looks at its deadline.
   void CountCancelled() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // How long the work went on after the cancel or the deadline, if there was one.
+  void ObserveCancelLatency() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Context context_;
   grpc::CallbackServerContext* const call_;
@@ -127,6 +132,7 @@ class StreamCall : public Reactor,
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<admission::RequestQueue::Id> place_ ABSL_GUARDED_BY(mutex_);
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Time cancel_seen_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   const char* stage_ ABSL_GUARDED_BY(mutex_) = "receiving";
   absl::Status status_;  // Constant once `ended_`.
 };
@@ -198,12 +204,14 @@ void StreamCall<Reactor, Response>::Work(admission::RequestQueue::Slot& slot) {
     stage_ = "running";
   }
   slot_ = &slot;
+  ESS_FAULT_POINT("queued");
   absl::Status status = CatchTorch("profile", [this] { return Run(); });
   slot_ = nullptr;
   ReleaseInput();
   {
     absl::MutexLock lock(&mutex_);
     if (status.code() == absl::StatusCode::kDeadlineExceeded) CountCancelled();
+    ObserveCancelLatency();
     stage_ = "sending";
   }
   Close(status);
@@ -231,30 +239,34 @@ void StreamCall<Reactor, Response>::FinishOnce() {
 }
 
 template <typename Reactor, typename Response>
-void StreamCall<Reactor, Response>::AwaitRoom() {
+absl::Status StreamCall<Reactor, Response>::AwaitRoom() {
   const absl::Time start = absl::Now();
   const absl::Condition room(this, &StreamCall::HasRoom);
   const absl::Time deadline = std::min(cancellation_.deadline(), start + context_.longest_stall);
+  absl::Status status;
   if (!mutex_.AwaitWithTimeout(room, std::min(kShortWait, deadline - start))) {
     mutex_.Unlock();
     const bool paused = slot_ != nullptr && slot_->Pause();
     mutex_.Lock();
     const bool goes_on = mutex_.AwaitWithDeadline(room, deadline) && !broken_;
     mutex_.Unlock();
-    if (paused && goes_on) slot_->Resume();
+    if (paused && goes_on) status = slot_->Resume(cancellation_);
     mutex_.Lock();
   }
   observer_.CountStalled(absl::Now() - start);
+  return status;
 }
 
 template <typename Reactor, typename Response>
 absl::Status StreamCall<Reactor, Response>::Send(Response message) {
+  ESS_RETURN_IF_ERROR(cancellation_.Check());
+  ESS_FAULT_POINT("send");
   const Response* first = nullptr;
   const size_t bytes = message.ByteSizeLong();
   observer_.CountSent(static_cast<int64_t>(bytes));
   {
     absl::MutexLock lock(&mutex_);
-    if (!HasRoom()) AwaitRoom();
+    if (!HasRoom()) ESS_RETURN_IF_ERROR(AwaitRoom());
     if (broken_ || !HasRoom()) {
       if (const absl::Status reason = cancellation_.Check(); !reason.ok()) return reason;
       if (broken_) return absl::CancelledError("the caller left");
@@ -308,6 +320,7 @@ void StreamCall<Reactor, Response>::OnCancel() {
   {
     absl::MutexLock lock(&mutex_);
     broken_ = true;
+    cancel_seen_ = absl::Now();
     CountCancelled();
   }
   EndQueued(deadline.ok() ? absl::CancelledError("cancelled by the caller") : deadline);
@@ -317,6 +330,14 @@ template <typename Reactor, typename Response>
 void StreamCall<Reactor, Response>::CountCancelled() {
   if (std::exchange(cancelled_, true)) return;
   metrics().requests_cancelled.Increment({observer_.model(), stage_});
+}
+
+template <typename Reactor, typename Response>
+void StreamCall<Reactor, Response>::ObserveCancelLatency() {
+  const absl::Time now = absl::Now();
+  const absl::Time seen = std::min(cancel_seen_, cancellation_.deadline());
+  if (seen >= now) return;
+  metrics().cancel_latency.Observe({observer_.model()}, absl::ToDoubleSeconds(now - seen));
 }
 
 }  // namespace ess::rpc

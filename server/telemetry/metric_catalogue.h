@@ -19,6 +19,8 @@
           "model", "reason")                                                                       \
   COUNTER(requests_cancelled, "ess_requests_cancelled_total", "Calls ended by their caller",       \
           "model", "stage")                                                                        \
+  HISTOGRAM(cancel_latency, "ess_cancel_latency_seconds",                                          \
+            "Time from a cancel or deadline to the end of the work", kSeconds, "model")            \
   GAUGE(requests_in_flight, "ess_requests_in_flight", "Calls begun and not finished",              \
         "model", "rpc")                                                                            \
   GAUGE(queue_requests, "ess_queue_requests", "Requests waiting", "model", "priority")             \

@@ -30,14 +30,15 @@ def wait_for(condition, seconds=30):
 class ServerProcess:
     """`with ServerProcess("--model_root=...") as server:` starts it and stops it with SIGTERM."""
 
-    def __init__(self, *flags, environment=None):
+    def __init__(self, *flags, environment=None, binary=SERVER):
         self.flags = flags
+        self.binary = binary
         self.environment = environment  # Instead of this process's own.
 
     def __enter__(self):
         self.log_file = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [SERVER, "--listen=127.0.0.1:0", "--metrics_listen=127.0.0.1:0", *self.flags],
+            [self.binary, "--listen=127.0.0.1:0", "--metrics_listen=127.0.0.1:0", *self.flags],
             stdout=subprocess.PIPE,
             stderr=self.log_file,
             text=True,

@@ -219,7 +219,7 @@ TEST_F(RequestQueueTest, APausedRequestLetsAnotherRunAndResumesAfterIt) {
   queue_->Start(*waits, Weight::kLarge, [&](RequestQueue::Slot& slot) {
     ASSERT_TRUE(slot.Pause());
     other.WaitForNotification();
-    slot.Resume();
+    EXPECT_THAT(slot.Resume(CancellationToken()), IsOk());
     order_ += "a";
   });
   const auto id = Enter("bob");
@@ -229,6 +229,31 @@ TEST_F(RequestQueueTest, APausedRequestLetsAnotherRunAndResumesAfterIt) {
   });
 
   EXPECT_EQ(OrderOnceOpen(), "ba");
+}
+
+TEST_F(RequestQueueTest, APausedRequestThatIsCancelledDoesNotWaitForASlot) {
+  Make();
+  absl::Notification other_runs, first_ended;
+  CancellationToken cancellation;
+  const auto waits = Enter("alice");
+  queue_->Start(*waits, Weight::kLarge, [&](RequestQueue::Slot& slot) {
+    ASSERT_TRUE(slot.Pause());
+    other_runs.WaitForNotification();
+    cancellation.Cancel();
+    EXPECT_THAT(slot.Resume(cancellation),
+                StatusIs(absl::StatusCode::kCancelled, HasSubstr("cancelled")));
+    order_ += "a";
+    first_ended.Notify();
+  });
+  const auto id = Enter("bob");
+  queue_->Start(*id, Weight::kLarge, [&](RequestQueue::Slot&) {
+    other_runs.Notify();
+    first_ended.WaitForNotification();
+    order_ += "b";
+  });
+  Add("c", "carol");
+
+  EXPECT_EQ(OrderOnceOpen(), "abc");
 }
 
 TEST_F(RequestQueueTest, RefusesAfterADrainBegan) {
@@ -256,7 +281,9 @@ TEST_F(RequestQueueTest, EveryPlaceEndsInExactlyOneWayWhoeverComesAndGoes) {
         ++entered;
         queue_->Start(*id, i % 2 == 0 ? Weight::kSmall : Weight::kLarge,
                       [&, i](RequestQueue::Slot& slot) {
-                        if (i % 7 == 0 && slot.Pause()) slot.Resume();
+                        if (i % 7 == 0 && slot.Pause()) {
+                          EXPECT_THAT(slot.Resume(CancellationToken()), IsOk());
+                        }
                         ++ended;
                       });
         if (i % 3 == 0 && queue_->Leave(*id)) ++ended;

@@ -1,0 +1,141 @@
+"""Callers who read slowly, not at all, or have gone without a farewell: they cost little memory,
+hold up nobody, and are noticed.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import grpc
+import psutil
+import pytest
+
+from ess_client import Client
+from ess_client._proto.ess.v1 import profiler_pb2_grpc
+from tests.end_to_end import tiny_models
+from tests.end_to_end.server_process import ROOT, ServerProcess, wait_for
+
+from .fault_server import gauges_that_are_not_zero, total
+from .slow_reader import large_request, narrow_channel, read_one_message
+
+STREAMS = 8
+MAX_BYTES_PER_STREAM = 8 << 20
+GOOD = [[1, 2, 3, 4, 5]]
+# A server notices a silent connection after 30 s without a word and 10 s without an answer.
+NOTICED_SECONDS = 60
+CONFIG = "threads: 2 max_running_profiles: 1 max_stall_seconds: 600"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("readers")
+    tiny_models.make_llama(folder / "tiny")
+    (folder / "server.textproto").write_text(CONFIG)
+    return folder
+
+
+@pytest.fixture
+def server(root):
+    flags = (f"--config={root / 'server.textproto'}", f"--model_root={root}", "--preload=tiny")
+    with ServerProcess(*flags) as process:
+        yield process
+
+
+def sent_bytes(server):
+    return server.metric("ess_grpc_sent_bytes_total", rpc="Profile")
+
+
+def in_flight(server):
+    return total(server.metrics(), "ess_requests_in_flight", rpc="Profile")
+
+
+def wait_until_stalled(server):
+    sent = -1
+    while sent != sent_bytes(server):
+        sent = sent_bytes(server)
+        time.sleep(1)
+
+
+def test_stalled_readers_cost_at_most_8_mib_each_and_hold_up_nobody(server):
+    process = psutil.Process(server.process.pid)
+    with grpc.insecure_channel(server.address) as channel:  # What a call needs while it runs.
+        whole = sum(
+            answer.ByteSize()
+            for answer in profiler_pb2_grpc.EssProfilerStub(channel).Profile(large_request())
+        )
+    assert whole > 10 << 20
+    server.wait_until_idle()
+    before = process.memory_info().rss
+
+    with contextlib.ExitStack() as stack:
+        calls = []
+        for _ in range(STREAMS):
+            channel = stack.enter_context(narrow_channel(server.address))
+            calls.append(read_one_message(channel))
+        wait_until_stalled(server)
+        assert in_flight(server) == STREAMS
+
+        grown = process.memory_info().rss - before
+        print(f"{STREAMS} stalled streams: {grown / STREAMS / 2**20:.1f} MiB of memory each")
+        assert grown < STREAMS * MAX_BYTES_PER_STREAM
+        with Client(server.address, timeout=60) as client:
+            client.profile("tiny", token_ids=GOOD)
+            large = client.profile("tiny", token_ids=[[5] * 400] * 4)  # It needs the slot.
+        assert large["000"].sizes["position"] == 400
+
+        # One of them reads on after all, slowly, and gets all of it.
+        rest = 0
+        for number, answer in enumerate(calls[0]):
+            rest += answer.ByteSize()
+            if number % 10 == 0:
+                time.sleep(0.02)
+        assert rest > whole - (2 << 20)
+    server.wait_until_idle()
+    assert not gauges_that_are_not_zero(server.metrics())
+
+
+@contextlib.contextmanager
+def client_process(address):
+    """Another process, in the middle of an answer that it does not read."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.faults.slow_reader", address],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "reading\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def connections_of(server):
+    return [c for c in psutil.Process(server.process.pid).net_connections() if c.raddr]
+
+
+def test_a_client_that_was_killed_is_noticed_at_once(server):
+    with client_process(server.address) as client:
+        wait_until_stalled(server)
+        os.kill(client.pid, signal.SIGKILL)
+        wait_for(lambda: in_flight(server) == 0, 5)
+    assert server.metric("ess_requests_cancelled_total", model="tiny", stage="running") == 1
+
+
+def test_a_client_that_says_nothing_any_more_is_noticed(server):
+    """Stopped, it keeps its connection, as one behind a network that swallows all."""
+    with client_process(server.address) as client:
+        wait_until_stalled(server)
+        os.kill(client.pid, signal.SIGSTOP)
+        began = time.monotonic()
+        with Client(server.address, timeout=60) as other:
+            other.profile("tiny", token_ids=GOOD)
+        wait_for(lambda: in_flight(server) == 0, NOTICED_SECONDS)
+        print(f"a silent client was noticed after {time.monotonic() - began:.0f} s")
+        assert server.metric("ess_requests_cancelled_total", model="tiny", stage="running") == 1
+        wait_for(lambda: not connections_of(server), NOTICED_SECONDS)
