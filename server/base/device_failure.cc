@@ -11,8 +11,8 @@
 namespace ess {
 namespace {
 
-// Parts, in lower case, of what cudaGetErrorString and hipGetErrorString say of errors that stay, and of devices
-// that are gone.
+// Parts, in lower case, of what cudaGetErrorString and hipGetErrorString say of errors that stay,
+// and of devices that are gone.
 constexpr std::array kLastingErrors = {
     "device-side assert",
     "illegal memory access",
