@@ -15,14 +15,18 @@ class EssError(Exception):
     """A failed call. `code` is the gRPC status code, `message` the text that came with it.
 
     retry_after: seconds after which the server expects to have room; None where it said nothing.
+    request_id: the `id` of the call's line in the server's log; None where no server answered.
     """
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, retry_after: float | None = None, request_id: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.retry_after = retry_after
+        self.request_id = request_id
 
 
 class Cancelled(EssError):
@@ -138,12 +142,11 @@ def error_from_rpc(error: grpc.RpcError, address: str) -> EssError:
     details = (error.details() if isinstance(error, grpc.Call) else str(error)) or code.name
     if code is grpc.StatusCode.UNAVAILABLE and "connect" in details.lower():
         details = f"no server answers at {address} ({details})"
-    return _BY_CODE.get(code, Unknown)(details, _retry_after(error))
-
-
-def _retry_after(error: grpc.RpcError) -> float | None:
-    metadata = error.trailing_metadata() if isinstance(error, grpc.Call) else None
-    for key, value in metadata or ():
-        if key == "ess-retry-after-ms" and str(value).isdigit():
-            return int(value) / 1000
-    return None
+    trailing = error.trailing_metadata() if isinstance(error, grpc.Call) else None
+    metadata = {key: str(value) for key, value in trailing or ()}
+    milliseconds = metadata.get("ess-retry-after-ms", "")
+    return _BY_CODE.get(code, Unknown)(
+        details,
+        retry_after=int(milliseconds) / 1000 if milliseconds.isdigit() else None,
+        request_id=metadata.get("ess-request-id"),
+    )

@@ -129,6 +129,15 @@ bool RequestQueue::Drain(absl::Duration limit) {
   return mutex_.AwaitWithTimeout(absl::Condition(&idle), limit);
 }
 
+void RequestQueue::EndWaiting(const absl::Status& status) {
+  std::vector<Entry> ended;
+  {
+    absl::MutexLock lock(&mutex_);
+    while (!entries_.empty()) ended.push_back(Take(entries_.begin()));
+  }
+  for (const Entry& entry : ended) entry.displaced(status);
+}
+
 bool RequestQueue::Slot::Pause() {
   absl::MutexLock lock(&queue_.mutex_);
   if (queue_.paused_ == kMaxPaused) return false;

@@ -104,6 +104,9 @@ class RequestQueue {
   // is. May be called again.
   bool Drain(absl::Duration limit);
 
+  // Displaces all that wait, with `status`.
+  void EndWaiting(const absl::Status& status);
+
  private:
   struct Entry {
     Id id;

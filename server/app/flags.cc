@@ -23,6 +23,7 @@ ABSL_FLAG(std::string, model_root, "",
 ABSL_FLAG(std::vector<std::string>, preload, {}, "Models to load before the ready line");
 ABSL_FLAG(std::string, device, "", "auto, cpu, cuda, cuda:INDEX, ... (default auto)");
 ABSL_FLAG(std::string, state_dir, "", "Folder of jobs and their results");
+ABSL_FLAG(std::string, log_format, "", "text or json (default text)");
 ABSL_FLAG(int, threads, 0, "CPU threads of the computation (default: the cores)");
 
 namespace ess {
@@ -48,6 +49,7 @@ void OverrideFromFlags(v1::ServerConfig& config) {
   set(absl::GetFlag(FLAGS_model_root), config.mutable_model_root());
   set(absl::GetFlag(FLAGS_device), config.mutable_device());
   set(absl::GetFlag(FLAGS_state_dir), config.mutable_state_dir());
+  set(absl::GetFlag(FLAGS_log_format), config.mutable_log_format());
   if (absl::GetFlag(FLAGS_threads) != 0) config.set_threads(absl::GetFlag(FLAGS_threads));
   if (const auto preload = absl::GetFlag(FLAGS_preload); !preload.empty()) {
     config.mutable_preload()->Assign(preload.begin(), preload.end());

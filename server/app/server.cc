@@ -5,6 +5,7 @@
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -14,8 +15,11 @@
 #include "server/admission/byte_budget.h"
 #include "server/admission/request_queue.h"
 #include "server/admission/work_queue.h"
+#include "server/app/health.h"
+#include "server/app/state_folder.h"
 #include "server/app/version.h"
 #include "server/base/device.h"
+#include "server/base/device_failure.h"
 #include "server/base/log.h"
 #include "server/base/status_macros.h"
 #include "server/base/worker_pool.h"
@@ -34,6 +38,8 @@ constexpr int kControlThreads = 4;
 constexpr int kMaxQueuedControlCalls = 64;
 // gRPC's own default, said out loud: about 500 000 token ids.
 constexpr int kMaxRequestBytes = 4 << 20;
+// Time for calls that are ended to send their status, before their connections are closed.
+constexpr absl::Duration kEndingTime = absl::Seconds(1);
 // A client that has vanished without a farewell is noticed after the sum of the first two, even
 // when no call is open. Clients may ask as often as the third says.
 constexpr absl::Duration kKeepaliveTime = absl::Seconds(30);
@@ -131,6 +137,7 @@ struct Server::Parts {
              .queue = request_queue,
              .catalogue = catalogue,
              .metrics = metrics,
+             .calls = calls,
              .limits = {.max_prompts = config.max_prompts(), .default_measures = kDefaultMeasures},
              .longest_stall = absl::Seconds(config.max_stall_seconds()),
              .server_version = kVersion},
@@ -138,6 +145,7 @@ struct Server::Parts {
              .queue = request_queue,
              .budget = upload_budget,
              .metrics = metrics,
+             .calls = calls,
              .limits = {.max_operator_bytes = config.max_operator_bytes(),
                         .max_operator_length = config.max_operator_length(),
                         .max_operator_batch = config.max_operator_batch(),
@@ -150,7 +158,9 @@ struct Server::Parts {
   const std::vector<Measure> kDefaultMeasures = {{.kind = Measure::Kind::kTolerance, .value = 1e-3},
                                                  {.kind = Measure::Kind::kEntropy}};
   const std::string device;
+  std::unique_ptr<StateFolder> state_folder;  // Null without state_dir.
   telemetry::Metrics metrics;
+  rpc::OpenCalls calls;
   std::unique_ptr<telemetry::ExpositionServer> exposition;
   WorkerPool pool;
   EssEngine engine;
@@ -165,6 +175,7 @@ struct Server::Parts {
   rpc::ProfilerService service;
   std::string grpc_address;
   std::unique_ptr<grpc::Server> grpc_server;
+  std::optional<Health> health;
 };
 
 Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
@@ -179,8 +190,14 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const v1::ServerConfig& co
     return absl::InvalidArgumentError(
         fmt::format("model_root: '{}' is not a folder", config.model_root()));
   }
+  std::unique_ptr<StateFolder> state_folder;
+  if (!config.state_dir().empty()) {
+    ESS_ASSIGN_OR_RETURN(StateFolder folder, StateFolder::Open(config.state_dir()));
+    state_folder = std::make_unique<StateFolder>(std::move(folder));
+  }
   SetTorchThreads(config.threads());
   auto parts = std::make_unique<Parts>(config, device, std::move(models), metrics_measure);
+  parts->state_folder = std::move(state_folder);
   ESS_ASSIGN_OR_RETURN(parts->exposition,
                        telemetry::ExpositionServer::Start(config.metrics_listen(), parts->metrics));
   parts->metrics.build_info.Set({kVersion, kCommit, TorchVersion(), grpc::Version()}, 1);
@@ -200,10 +217,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const v1::ServerConfig& co
         fmt::format("listen: cannot listen on {}: the port is in use or the address is not local",
                     config.listen()));
   }
+  parts->health.emplace(*parts->grpc_server->GetHealthCheckService());
+  parts->metrics.device_healthy.Set({device}, 1);
   parts->grpc_address =
       fmt::format("{}:{}", config.listen().substr(0, config.listen().rfind(':')), port);
-  grpc::HealthCheckServiceInterface* health = parts->grpc_server->GetHealthCheckService();
-  health->SetServingStatus(false);
 
   const CancellationToken no_cancellation;
   for (const std::string& name : config.preload()) {
@@ -212,23 +229,36 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const v1::ServerConfig& co
       ESS_LOG(error, "preload of '{}' failed: {}", name, std::string(loaded.status().message()));
     }
   }
-  health->SetServingStatus(true);
-  health->SetServingStatus("ess.v1.EssProfiler", true);
+  if (!DeviceFailure()) parts->health->SetReady(true);
   return std::unique_ptr<Server>(new Server(std::move(parts)));
 }
 
 const std::string& Server::grpc_address() const { return parts_->grpc_address; }
 const std::string& Server::metrics_address() const { return parts_->exposition->address(); }
 
-bool Server::Drain(absl::Duration limit) {
-  parts_->grpc_server->GetHealthCheckService()->SetServingStatus(false);
-  const absl::Time deadline = absl::Now() + limit;
-  const bool control = parts_->control_queue.Drain(limit);
-  return parts_->request_queue.Drain(deadline - absl::Now()) && control;
+void Server::StopServing() { parts_->health->SetReady(false); }
+
+void Server::RefuseWork() {
+  parts_->control_queue.Drain(absl::ZeroDuration());
+  parts_->request_queue.Drain(absl::ZeroDuration());
+}
+
+void Server::ReportDeviceFailure() {
+  parts_->health->SetDead();
+  parts_->metrics.device_healthy.Set({parts_->device}, 0);
+  RefuseWork();
+}
+
+size_t Server::AwaitCalls(absl::Duration limit) { return parts_->calls.AwaitNone(limit); }
+
+void Server::EndCalls() {
+  parts_->calls.CancelAll();
+  parts_->request_queue.EndWaiting(absl::UnavailableError("the server is shutting down"));
+  AwaitCalls(kEndingTime);
 }
 
 void Server::Shutdown() {
-  // Cancels what still runs at once.
+  // Cancels what still runs at once, and waits for it.
   parts_->grpc_server->Shutdown(absl::ToChronoTime(absl::Now()));
 }
 

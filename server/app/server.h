@@ -23,12 +23,20 @@ class Server {
   const std::string& grpc_address() const;
   const std::string& metrics_address() const;
 
-  // Reports NOT_SERVING, refuses new profiles, and waits for the running ones at most for `limit`.
-  // Returns whether all have ended. May be called again with less patience.
-  bool Drain(absl::Duration limit);
-
-  // Ends all calls; those still running are cancelled.
+  // The steps of an end, in this order. serve.h has the times.
+  // Health says NOT_SERVING.
+  void StopServing();
+  // New profiles, loads and unloads are UNAVAILABLE from now on.
+  void RefuseWork();
+  // Waits for the calls that are open, at most for `limit`. Returns how many still are.
+  size_t AwaitCalls(absl::Duration limit);
+  // Tells all work to stop and its calls to end with UNAVAILABLE; gives them a second for it.
+  void EndCalls();
+  // Closes all connections and waits for the work to stop.
   void Shutdown();
+
+  // After a device failure: health says NOT_SERVING under every name, and new work is refused.
+  void ReportDeviceFailure();
 
  private:
   struct Parts;

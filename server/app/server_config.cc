@@ -59,6 +59,7 @@ absl::Status CompleteServerConfig(v1::ServerConfig& config) {
   if (config.listen().empty()) config.set_listen("127.0.0.1:8001");
   if (config.metrics_listen().empty()) config.set_metrics_listen("127.0.0.1:8002");
   if (config.device().empty()) config.set_device("auto");
+  if (config.log_format().empty()) config.set_log_format("text");
   if (config.metrics_measure().empty()) config.set_metrics_measure("tolerance:1e-3");
   absl::StatusOr<Measure> measure = ParseMeasure(config.metrics_measure());
   if (!measure.ok()) {
@@ -95,6 +96,10 @@ absl::Status CompleteServerConfig(v1::ServerConfig& config) {
                         [&](int64_t v) { config.set_max_uploaded_bytes(v); }),
       Complete<double>("drain_seconds", config.drain_seconds(), 25,
                        [&](double v) { config.set_drain_seconds(v); }),
+      Complete<double>("drain_delay_seconds", config.drain_delay_seconds(), 0,
+                       [&](double v) { config.set_drain_delay_seconds(v); }),
+      Complete<double>("device_failure_seconds", config.device_failure_seconds(), 30,
+                       [&](double v) { config.set_device_failure_seconds(v); }),
       Complete<int>("max_metrics_layers", config.max_metrics_layers(), 256,
                     [&](int v) { config.set_max_metrics_layers(v); }),
       Complete<int>("max_parallel_loads", config.max_parallel_loads(), 1,
@@ -110,6 +115,15 @@ absl::Status CompleteServerConfig(v1::ServerConfig& config) {
   for (const absl::Status& check : checks) ESS_RETURN_IF_ERROR(check);
   if (!config.has_host_memory_budget_bytes()) {
     config.set_host_memory_budget_bytes(AvailableMemoryBytes() / 4);
+  }
+  if (config.drain_delay_seconds() > config.drain_seconds()) {
+    return absl::InvalidArgumentError(
+        fmt::format("drain_delay_seconds: {} is more than the {} of drain_seconds, which hold it",
+                    config.drain_delay_seconds(), config.drain_seconds()));
+  }
+  if (config.log_format() != "text" && config.log_format() != "json") {
+    return absl::InvalidArgumentError(
+        fmt::format("log_format: '{}' is neither text nor json", CutText(config.log_format())));
   }
   return absl::OkStatus();
 }

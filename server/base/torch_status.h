@@ -11,6 +11,7 @@ namespace ess {
 // Runs `work`; a LibTorch or C++ exception becomes a Status:
 //   c10::OutOfMemoryError, std::bad_alloc  kResourceExhausted
 //   anything else                          kInternal
+// An error after which the accelerator cannot work any more is also recorded (device_failure.h).
 // `what` names the work in the message. LibTorch's own text is cut to its first line.
 absl::Status CatchTorch(std::string_view what, absl::FunctionRef<absl::Status()> work);
 

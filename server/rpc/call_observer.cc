@@ -1,12 +1,13 @@
 #include "server/rpc/call_observer.h"
 
+#include <cmath>
 #include <random>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/time/clock.h"
 #include "fmt/format.h"
-#include "server/base/log.h"
+#include "server/base/structured_log.h"
+#include "server/rpc/caller.h"
 
 namespace ess::rpc {
 namespace {
@@ -18,15 +19,25 @@ std::string NewRequestId() {
   return fmt::format("{:016x}", random());
 }
 
+// To 0.1 ms.
+double Rounded(double seconds) { return std::round(seconds * 1e4) / 1e4; }
+
 }  // namespace
 
-CallObserver::CallObserver(telemetry::Metrics& metrics, std::string rpc, std::string served_model,
-                           int64_t request_bytes)
+CallObserver::CallObserver(telemetry::Metrics& metrics, OpenCalls& calls,
+                           grpc::CallbackServerContext& call, CancellationToken& cancellation,
+                           std::string rpc, std::string served_model, int64_t request_bytes)
     : metrics_(metrics),
+      calls_(calls),
+      cancellation_(cancellation),
       rpc_(std::move(rpc)),
       model_(std::move(served_model)),
       request_id_(NewRequestId()),
+      caller_(CallerOf(call)),
+      trace_(TraceContextOf(call)),
       start_(absl::Now()) {
+  calls_.Opened(cancellation_);
+  call.AddTrailingMetadata(kRequestIdMetadata, request_id_);
   metrics_.requests_in_flight.Add({model_, rpc_}, 1);
   metrics_.grpc_started.Increment({rpc_});
   CountReceived(request_bytes);
@@ -55,19 +66,26 @@ void CallObserver::Finish(const absl::Status& status, const StageTimes& stages) 
   metrics_.requests_in_flight.Add({model_, rpc_}, -1);
   metrics_.requests.Increment({model_, rpc_, code});
   metrics_.request_duration.Observe({model_, rpc_}, seconds);
-  std::string times;
+  nlohmann::ordered_json times = nlohmann::ordered_json::object();
   for (const auto& [stage, stage_seconds] : stages.seconds()) {
     metrics_.stage_duration.Observe({model_, stage}, stage_seconds);
-    times += fmt::format(" {}={:.4f}s", stage, stage_seconds);
+    times[stage] = Rounded(stage_seconds);
   }
-  metrics_.grpc_handled.Increment({rpc_, code});  // Last: what it counts has been counted whole.
+  nlohmann::ordered_json fields = {
+      {"id", request_id_}, {"rpc", rpc_}, {"model", model_}, {"caller", caller_}};
+  if (!trace_.traceparent.empty()) fields["traceparent"] = trace_.traceparent;
+  if (!trace_.client_request_id.empty()) fields["client_request_id"] = trace_.client_request_id;
+  fields.update(facts_);
+  fields["code"] = code;
+  fields["seconds"] = Rounded(seconds);
+  fields["stages"] = std::move(times);
   // Messages of our errors name fields and limits, never prompt text. They quote names that callers
-  // chose: escaped, so that a line stays one line, and cut.
-  ESS_LOG(info, "request id={} rpc={} model={}{}{} code={} seconds={:.4f}{}{}", request_id_, rpc_,
-          model_, facts_.empty() ? "" : " ", facts_, code, seconds, times,
-          status.ok() ? std::string()
-                      : fmt::format(" error=\"{}\"", absl::Utf8SafeCEscape(status.message().substr(
-                                                         0, kMaxErrorBytes))));
+  // chose: cut.
+  if (!status.ok()) fields["error"] = std::string(status.message().substr(0, kMaxErrorBytes));
+  LogEvent("request", fields);
+  // Last: what it counts has been counted whole, and logged.
+  metrics_.grpc_handled.Increment({rpc_, code});
+  calls_.Closed(cancellation_);
 }
 
 }  // namespace ess::rpc

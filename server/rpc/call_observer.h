@@ -1,13 +1,18 @@
 // What is recorded of every call: metrics at its start and end, and one log line.
 #pragma once
 
+#include <grpcpp/server_context.h>
+
 #include <cstdint>
 #include <string>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "nlohmann/json.hpp"
 #include "server/pipeline/stage_times.h"
+#include "server/rpc/open_calls.h"
+#include "server/rpc/trace_context.h"
 #include "server/telemetry/metrics.h"
 
 namespace ess::rpc {
@@ -16,7 +21,10 @@ namespace ess::rpc {
 class CallObserver {
  public:
   // `rpc` is the method's name. `served_model` is the label: a name the server serves, or "".
-  CallObserver(telemetry::Metrics& metrics, std::string rpc, std::string served_model,
+  // Puts the request's id into the trailing metadata of `call`. `calls` may cancel `cancellation`,
+  // which is the call's, until the call is finished.
+  CallObserver(telemetry::Metrics& metrics, OpenCalls& calls, grpc::CallbackServerContext& call,
+               CancellationToken& cancellation, std::string rpc, std::string served_model,
                int64_t request_bytes);
   // A call that was not finished counts as cancelled.
   ~CallObserver();
@@ -25,23 +33,28 @@ class CallObserver {
 
   const std::string& request_id() const { return request_id_; }
   const std::string& model() const { return model_; }
+  const std::string& caller() const { return caller_; }
 
   void CountSent(int64_t bytes);
   void CountStalled(absl::Duration time);
   void CountReceived(int64_t bytes);
-  // For the log line: what the call is about, as "name=value name=value".
-  void SetFacts(std::string facts) { facts_ = std::move(facts); }
+  // For the log line: what the call is about, as an object.
+  void SetFacts(nlohmann::ordered_json facts) { facts_ = std::move(facts); }
 
   // Records the end. `stages` goes to the metrics and the log.
   void Finish(const absl::Status& status, const StageTimes& stages = {});
 
  private:
   telemetry::Metrics& metrics_;
+  OpenCalls& calls_;
+  CancellationToken& cancellation_;
   const std::string rpc_;
   const std::string model_;
   const std::string request_id_;
+  const std::string caller_;
+  const TraceContext trace_;
   const absl::Time start_;
-  std::string facts_;
+  nlohmann::ordered_json facts_ = nlohmann::ordered_json::object();
   bool finished_ = false;
 };
 

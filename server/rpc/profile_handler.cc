@@ -19,7 +19,8 @@ class ProfileCall : public ProfileStream, private ProfileReceiver {
  public:
   ProfileCall(const ProfileContext& context, grpc::CallbackServerContext* call,
               const v1::ProfileRequest& request)
-      : ProfileStream({context.metrics, context.queue, context.longest_stall}, call, "Profile",
+      : ProfileStream({context.metrics, context.calls, context.queue, context.longest_stall}, call,
+                      "Profile",
                       context.catalogue.Find(request.model()).ok() ? request.model() : "",
                       static_cast<int64_t>(request.ByteSizeLong())),
         context_(context) {}
@@ -52,8 +53,7 @@ class ProfileCall : public ProfileStream, private ProfileReceiver {
   absl::Status OnPlan(const ProfilePlan& plan, const residency::ModelStatus& model,
                       const std::vector<std::vector<std::string>>& token_texts) override {
     plan_ = &plan;
-    observer().SetFacts(
-        fmt::format("prompts={} positions={}", plan.lengths.size(), plan.PositionCount()));
+    observer().SetFacts({{"prompts", plan.lengths.size()}, {"positions", plan.PositionCount()}});
     ESS_RETURN_IF_ERROR(WriteHeader(job_, plan, model, context_.server_version, writer_));
     return WriteTokens(job_, plan, token_texts, writer_);
   }

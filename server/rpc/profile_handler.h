@@ -10,6 +10,7 @@
 #include "ess/v1/profiler.pb.h"
 #include "server/admission/request_queue.h"
 #include "server/pipeline/profile_pipeline.h"
+#include "server/rpc/open_calls.h"
 #include "server/rpc/proto_codec.h"
 #include "server/telemetry/metrics.h"
 
@@ -21,6 +22,7 @@ struct ProfileContext {
   admission::RequestQueue& queue;
   const residency::ModelCatalogue& catalogue;
   telemetry::Metrics& metrics;
+  OpenCalls& calls;
   RequestLimits limits;
   absl::Duration longest_stall;
   std::string server_version;

@@ -24,8 +24,8 @@ using OperatorsStream = StreamCall<OperatorsReactor, v1::ProfileOperatorsRespons
 class OperatorsCall : public OperatorsStream, private OperatorsReceiver {
  public:
   OperatorsCall(const OperatorsContext& context, grpc::CallbackServerContext* call)
-      : OperatorsStream({context.metrics, context.queue, context.longest_stall}, call,
-                        "ProfileOperators",
+      : OperatorsStream({context.metrics, context.calls, context.queue, context.longest_stall},
+                        call, "ProfileOperators",
                         /*served_model=*/"", /*request_bytes=*/0),
         context_(context),
         call_(call) {}
@@ -81,8 +81,9 @@ class OperatorsCall : public OperatorsStream, private OperatorsReceiver {
     ESS_ASSIGN_OR_RETURN(job_, DecodeOperatorDeclaration(declaration, context_.limits));
     ESS_ASSIGN_OR_RETURN(priority_, DecodePriority(declaration.priority()));
     job_.request_id = observer().request_id();
-    observer().SetFacts(fmt::format("class={} operators={} positions={}", job_.class_name,
-                                    job_.shape.head_count, job_.shape.length));
+    observer().SetFacts({{"class", job_.class_name},
+                         {"operators", job_.shape.head_count},
+                         {"positions", job_.shape.length}});
     int64_t bytes = 0;
     for (const operators::ArgumentDeclaration& argument : job_.arguments) {
       bytes += ByteCount(argument);

@@ -9,6 +9,7 @@
 #include "server/admission/byte_budget.h"
 #include "server/admission/request_queue.h"
 #include "server/ess/ess_engine.h"
+#include "server/rpc/open_calls.h"
 #include "server/rpc/operator_declaration.h"
 #include "server/telemetry/metrics.h"
 
@@ -20,6 +21,7 @@ struct OperatorsContext {
   admission::RequestQueue& queue;
   admission::ByteBudget& budget;  // Of the arguments of all calls.
   telemetry::Metrics& metrics;
+  OpenCalls& calls;
   OperatorLimits limits;
   absl::Duration longest_stall;
 };

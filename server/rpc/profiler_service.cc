@@ -42,7 +42,7 @@ grpc::ServerUnaryReactor* ProfilerService::EstimateProfile(grpc::CallbackServerC
                                                            const v1::ProfileRequest* request,
                                                            v1::EstimateProfileResponse* response) {
   return UnaryCall::Start(
-      profile_.metrics, call, "EstimateProfile", Label(request->model()),
+      profile_.metrics, profile_.calls, call, "EstimateProfile", Label(request->model()),
       [this, request, response](const CancellationToken& cancellation) {
         return rpc::EstimateProfile(profile_, *request, cancellation, response);
       },
@@ -52,7 +52,7 @@ grpc::ServerUnaryReactor* ProfilerService::EstimateProfile(grpc::CallbackServerC
 grpc::ServerUnaryReactor* ProfilerService::ListModels(grpc::CallbackServerContext* call,
                                                       const v1::ListModelsRequest*,
                                                       v1::ListModelsResponse* response) {
-  return UnaryCall::Start(profile_.metrics, call, "ListModels", "",
+  return UnaryCall::Start(profile_.metrics, profile_.calls, call, "ListModels", "",
                           [this, response](const CancellationToken&) {
                             for (const residency::ModelStatus& model : residency_.List()) {
                               EncodeModel(model, /*with_layers=*/false, response->add_models());
@@ -64,20 +64,20 @@ grpc::ServerUnaryReactor* ProfilerService::ListModels(grpc::CallbackServerContex
 grpc::ServerUnaryReactor* ProfilerService::GetModel(grpc::CallbackServerContext* call,
                                                     const v1::GetModelRequest* request,
                                                     v1::Model* response) {
-  return UnaryCall::Start(profile_.metrics, call, "GetModel", Label(request->name()),
-                          [this, request, response](const CancellationToken&) -> absl::Status {
-                            ESS_ASSIGN_OR_RETURN(const residency::ModelStatus model,
-                                                 residency_.Get(request->name()));
-                            EncodeModel(model, /*with_layers=*/true, response);
-                            return absl::OkStatus();
-                          });
+  return UnaryCall::Start(
+      profile_.metrics, profile_.calls, call, "GetModel", Label(request->name()),
+      [this, request, response](const CancellationToken&) -> absl::Status {
+        ESS_ASSIGN_OR_RETURN(const residency::ModelStatus model, residency_.Get(request->name()));
+        EncodeModel(model, /*with_layers=*/true, response);
+        return absl::OkStatus();
+      });
 }
 
 grpc::ServerUnaryReactor* ProfilerService::LoadModel(grpc::CallbackServerContext* call,
                                                      const v1::LoadModelRequest* request,
                                                      v1::Model* response) {
   return UnaryCall::Start(
-      profile_.metrics, call, "LoadModel", Label(request->name()),
+      profile_.metrics, profile_.calls, call, "LoadModel", Label(request->name()),
       [this, request, response](const CancellationToken& cancellation) -> absl::Status {
         ESS_ASSIGN_OR_RETURN(const residency::ModelOptions options,
                              DecodeModelOptions(request->options()));
@@ -99,7 +99,7 @@ grpc::ServerUnaryReactor* ProfilerService::UnloadModel(grpc::CallbackServerConte
                                                        const v1::UnloadModelRequest* request,
                                                        v1::UnloadModelResponse* response) {
   return UnaryCall::Start(
-      profile_.metrics, call, "UnloadModel", Label(request->name()),
+      profile_.metrics, profile_.calls, call, "UnloadModel", Label(request->name()),
       [this, request, response](const CancellationToken& cancellation) -> absl::Status {
         ESS_ASSIGN_OR_RETURN(const int64_t bytes, residency_.Unload(request->name(), cancellation));
         response->set_released_bytes(bytes);
@@ -112,7 +112,8 @@ grpc::ServerUnaryReactor* ProfilerService::GetServerInfo(grpc::CallbackServerCon
                                                          const v1::GetServerInfoRequest*,
                                                          v1::ServerInfo* response) {
   return UnaryCall::Start(
-      profile_.metrics, call, "GetServerInfo", "", [this, response](const CancellationToken&) {
+      profile_.metrics, profile_.calls, call, "GetServerInfo", "",
+      [this, response](const CancellationToken&) {
         *response = info_;
         response->set_uptime_seconds(absl::ToDoubleSeconds(absl::Now() - start_));
         return absl::OkStatus();
@@ -120,42 +121,43 @@ grpc::ServerUnaryReactor* ProfilerService::GetServerInfo(grpc::CallbackServerCon
 }
 
 grpc::ServerReadReactor<v1::SubmitJobRequest>* ProfilerService::SubmitJob(
-    grpc::CallbackServerContext*, v1::Job*) {
-  return new UnimplementedCall<grpc::ServerReadReactor<v1::SubmitJobRequest>>(profile_.metrics,
-                                                                              "SubmitJob");
+    grpc::CallbackServerContext* call, v1::Job*) {
+  return new UnimplementedCall<grpc::ServerReadReactor<v1::SubmitJobRequest>>(
+      profile_.metrics, profile_.calls, call, "SubmitJob");
 }
 
-grpc::ServerUnaryReactor* ProfilerService::GetJob(grpc::CallbackServerContext*,
+grpc::ServerUnaryReactor* ProfilerService::GetJob(grpc::CallbackServerContext* call,
                                                   const v1::GetJobRequest*, v1::Job*) {
-  return new UnimplementedUnary(profile_.metrics, "GetJob");
+  return new UnimplementedUnary(profile_.metrics, profile_.calls, call, "GetJob");
 }
 
-grpc::ServerUnaryReactor* ProfilerService::ListJobs(grpc::CallbackServerContext*,
+grpc::ServerUnaryReactor* ProfilerService::ListJobs(grpc::CallbackServerContext* call,
                                                     const v1::ListJobsRequest*,
                                                     v1::ListJobsResponse*) {
-  return new UnimplementedUnary(profile_.metrics, "ListJobs");
+  return new UnimplementedUnary(profile_.metrics, profile_.calls, call, "ListJobs");
 }
 
-grpc::ServerWriteReactor<v1::Job>* ProfilerService::WatchJob(grpc::CallbackServerContext*,
+grpc::ServerWriteReactor<v1::Job>* ProfilerService::WatchJob(grpc::CallbackServerContext* call,
                                                              const v1::WatchJobRequest*) {
-  return new UnimplementedCall<grpc::ServerWriteReactor<v1::Job>>(profile_.metrics, "WatchJob");
+  return new UnimplementedCall<grpc::ServerWriteReactor<v1::Job>>(profile_.metrics, profile_.calls,
+                                                                  call, "WatchJob");
 }
 
-grpc::ServerUnaryReactor* ProfilerService::CancelJob(grpc::CallbackServerContext*,
+grpc::ServerUnaryReactor* ProfilerService::CancelJob(grpc::CallbackServerContext* call,
                                                      const v1::CancelJobRequest*, v1::Job*) {
-  return new UnimplementedUnary(profile_.metrics, "CancelJob");
+  return new UnimplementedUnary(profile_.metrics, profile_.calls, call, "CancelJob");
 }
 
-grpc::ServerUnaryReactor* ProfilerService::DeleteJob(grpc::CallbackServerContext*,
+grpc::ServerUnaryReactor* ProfilerService::DeleteJob(grpc::CallbackServerContext* call,
                                                      const v1::DeleteJobRequest*,
                                                      v1::DeleteJobResponse*) {
-  return new UnimplementedUnary(profile_.metrics, "DeleteJob");
+  return new UnimplementedUnary(profile_.metrics, profile_.calls, call, "DeleteJob");
 }
 
 grpc::ServerWriteReactor<v1::FetchJobResultResponse>* ProfilerService::FetchJobResult(
-    grpc::CallbackServerContext*, const v1::FetchJobResultRequest*) {
+    grpc::CallbackServerContext* call, const v1::FetchJobResultRequest*) {
   return new UnimplementedCall<grpc::ServerWriteReactor<v1::FetchJobResultResponse>>(
-      profile_.metrics, "FetchJobResult");
+      profile_.metrics, profile_.calls, call, "FetchJobResult");
 }
 
 }  // namespace ess::rpc

@@ -25,7 +25,7 @@
 #include "server/base/torch_status.h"
 #include "server/pipeline/stage_times.h"
 #include "server/rpc/call_observer.h"
-#include "server/rpc/caller.h"
+#include "server/rpc/open_calls.h"
 #include "server/rpc/status_to_grpc.h"
 
 namespace ess::rpc {
@@ -58,6 +58,7 @@ class StreamCall : public Reactor,
  protected:
   struct Context {
     telemetry::Metrics& metrics;
+    OpenCalls& calls;
     admission::RequestQueue& queue;
     absl::Duration longest_stall;  // Of a reader; then the call is aborted.
   };
@@ -68,7 +69,8 @@ class StreamCall : public Reactor,
       : context_(context),
         call_(call),
         cancellation_(absl::FromChrono(call->deadline())),
-        observer_(context.metrics, rpc, served_model, request_bytes) {}
+        observer_(context.metrics, context.calls, *call, cancellation_, rpc, served_model,
+                  request_bytes) {}
 
   // The work. Its status is the call's; exceptions become one.
   virtual absl::Status Run() = 0;
@@ -143,7 +145,7 @@ bool StreamCall<Reactor, Response>::Enqueue(admission::Priority priority, int64_
   const std::weak_ptr<StreamCall> weak = this->weak_from_this();
   const absl::StatusOr<admission::RequestQueue::Id> place =
       context_.queue.Enter({.model = observer_.model(),
-                            .caller = CallerOf(*call_),
+                            .caller = observer_.caller(),
                             .priority = priority,
                             .tokens = tokens},
                            [weak](const absl::Status& status) {
@@ -222,7 +224,7 @@ void StreamCall<Reactor, Response>::Close(const absl::Status& status) {
   bool finish = false;
   {
     absl::MutexLock lock(&mutex_);
-    status_ = status;
+    status_ = context_.calls.StatusOf(status);
     ended_ = true;
     finish = !writing_;
   }
@@ -317,13 +319,15 @@ template <typename Reactor, typename Response>
 void StreamCall<Reactor, Response>::OnCancel() {
   const absl::Status deadline = cancellation_.Check();
   cancellation_.Cancel();
+  const absl::Status reason = context_.calls.StatusOf(
+      deadline.ok() ? absl::CancelledError("cancelled by the caller") : deadline);
   {
     absl::MutexLock lock(&mutex_);
     broken_ = true;
     cancel_seen_ = absl::Now();
-    CountCancelled();
+    if (reason.code() != absl::StatusCode::kUnavailable) CountCancelled();
   }
-  EndQueued(deadline.ok() ? absl::CancelledError("cancelled by the caller") : deadline);
+  EndQueued(reason);
 }
 
 template <typename Reactor, typename Response>

@@ -4,11 +4,11 @@
 
 namespace ess::rpc {
 
-grpc::ServerUnaryReactor* UnaryCall::Start(telemetry::Metrics& metrics,
+grpc::ServerUnaryReactor* UnaryCall::Start(telemetry::Metrics& metrics, OpenCalls& calls,
                                            grpc::CallbackServerContext* call,
                                            const std::string& rpc, const std::string& served_model,
                                            Work work, admission::WorkQueue* queue) {
-  auto* unary = new UnaryCall(metrics, call, rpc, served_model, std::move(work));
+  auto* unary = new UnaryCall(metrics, calls, call, rpc, served_model, std::move(work));
   auto run = [unary, rpc] {
     unary->End(CatchTorch(rpc, [unary] { return unary->work_(unary->cancellation_); }));
   };

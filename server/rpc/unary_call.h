@@ -22,7 +22,7 @@ class UnaryCall : public grpc::ServerUnaryReactor {
   using Work = std::function<absl::Status(const CancellationToken& cancellation)>;
 
   // `served_model`: see CallObserver. With a queue the work runs there, else at once.
-  static grpc::ServerUnaryReactor* Start(telemetry::Metrics& metrics,
+  static grpc::ServerUnaryReactor* Start(telemetry::Metrics& metrics, OpenCalls& calls,
                                          grpc::CallbackServerContext* call, const std::string& rpc,
                                          const std::string& served_model, Work work,
                                          admission::WorkQueue* queue = nullptr);
@@ -34,18 +34,20 @@ class UnaryCall : public grpc::ServerUnaryReactor {
   }
 
  private:
-  UnaryCall(telemetry::Metrics& metrics, grpc::CallbackServerContext* call, const std::string& rpc,
-            const std::string& served_model, Work work)
+  UnaryCall(telemetry::Metrics& metrics, OpenCalls& calls, grpc::CallbackServerContext* call,
+            const std::string& rpc, const std::string& served_model, Work work)
       : cancellation_(absl::FromChrono(call->deadline())),
-        observer_(metrics, rpc, served_model, 0),
+        calls_(calls),
+        observer_(metrics, calls, *call, cancellation_, rpc, served_model, 0),
         work_(std::move(work)) {}
 
   void End(const absl::Status& status) {
-    status_ = status;
-    Finish(ToGrpcStatus(status));
+    status_ = calls_.StatusOf(status);
+    Finish(ToGrpcStatus(status_));
   }
 
   CancellationToken cancellation_;
+  OpenCalls& calls_;
   CallObserver observer_;
   const Work work_;
   absl::Status status_;
@@ -55,8 +57,9 @@ class UnaryCall : public grpc::ServerUnaryReactor {
 template <typename Reactor>
 class UnimplementedCall : public Reactor {
  public:
-  UnimplementedCall(telemetry::Metrics& metrics, const std::string& rpc)
-      : observer_(metrics, rpc, "", 0) {
+  UnimplementedCall(telemetry::Metrics& metrics, OpenCalls& calls,
+                    grpc::CallbackServerContext* call, const std::string& rpc)
+      : observer_(metrics, calls, *call, cancellation_, rpc, "", 0) {
     this->Finish(ToGrpcStatus(status_ = absl::UnimplementedError(
                                   rpc + " is not available in this version of the server")));
   }
@@ -66,6 +69,7 @@ class UnimplementedCall : public Reactor {
   }
 
  private:
+  CancellationToken cancellation_;
   CallObserver observer_;
   absl::Status status_;
 };

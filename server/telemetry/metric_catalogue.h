@@ -55,6 +55,8 @@
         "device", "kind")                                                                          \
   GAUGE(model_last_used, "ess_model_last_used_timestamp_seconds", "Start of the last use",         \
         "model")                                                                                   \
+  GAUGE(device_healthy, "ess_device_healthy", "1; 0 after an error that the device keeps",         \
+        "device")                                                                                  \
   /* What the profiler measures, by the server's metrics measure. */                               \
   HISTOGRAM(state_utilization, "ess_state_utilization_ratio",                                      \
             "ESS / TSS of a sequence and layer, ratio of sums", kRatios, "model", "layer")         \

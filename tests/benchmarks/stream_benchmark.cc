@@ -50,9 +50,9 @@ OperatorEss OnePiece() {
 // As a profile sends: every piece is encoded from the engine's answer.
 class OurCall : public ProfileStream {
  public:
-  OurCall(telemetry::Metrics& metrics, admission::RequestQueue& queue,
+  OurCall(telemetry::Metrics& metrics, OpenCalls& calls, admission::RequestQueue& queue,
           grpc::CallbackServerContext* call)
-      : ProfileStream({metrics, queue, absl::Minutes(1)}, call, "Profile", "model", 0) {
+      : ProfileStream({metrics, calls, queue, absl::Minutes(1)}, call, "Profile", "model", 0) {
     job_.measures = {{.kind = Measure::Kind::kTolerance, .value = 1e-3}};
     plan_.lengths = {kPositions};
     plan_.positions.emplace_back(kPositions);
@@ -107,7 +107,7 @@ class BothWays final : public v1::EssProfiler::CallbackService {
   grpc::ServerWriteReactor<v1::ProfileResponse>* Profile(
       grpc::CallbackServerContext* call, const v1::ProfileRequest* request) override {
     if (request->model() == "bare") return new BareCall;
-    const auto ours = std::make_shared<OurCall>(metrics_, queue_, call);
+    const auto ours = std::make_shared<OurCall>(metrics_, calls_, queue_, call);
     ours->Own(ours);
     ours->Begin();
     return ours.get();
@@ -115,6 +115,7 @@ class BothWays final : public v1::EssProfiler::CallbackService {
 
  private:
   telemetry::Metrics metrics_;
+  OpenCalls calls_;
   admission::RequestQueue queue_{{}, metrics_};
 };
 

@@ -18,6 +18,7 @@ FIELDS = (
     "failures",
     "live_bytes",
     "peak_bytes",
+    "allocations_to_break",
 )
 
 

@@ -8,6 +8,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
+from .health import LIVENESS, READINESS
+
 
 @pytest.fixture
 def channel(server):
@@ -15,7 +17,7 @@ def channel(server):
         yield connected
 
 
-@pytest.mark.parametrize("service", ["", "ess.v1.EssProfiler"])
+@pytest.mark.parametrize("service", [*READINESS, LIVENESS])
 def test_health_is_serving(channel, service):
     stub = health_pb2_grpc.HealthStub(channel)
     request = health_pb2.HealthCheckRequest(service=service)

@@ -69,6 +69,11 @@ def test_a_port_in_use_is_one_clear_line_and_a_failure(server, flag):
         ("device: 'cuda:99'", "device: 'cuda:99' is not on this machine"),
         ("model_root: '/nowhere/at/all'", "model_root: '/nowhere/at/all' is not a folder"),
         ("models { path: 'x' }", "models: a model has no name"),
+        ("log_format: 'xml'", "log_format: 'xml' is neither text nor json"),
+        ("drain_seconds: 1 drain_delay_seconds: 2", "drain_delay_seconds: 2 is more than the 1 of"),
+        ("state_dir: '/dev/null'", "state_dir: cannot make '/dev/null': Not a directory"),
+        ("state_dir: '/dev/null/x'", "state_dir: cannot make '/dev/null/x': Not a directory"),
+        ("state_dir: '/proc/1/net'", "state_dir: cannot write '/proc/1/net': "),
     ],
 )
 def test_a_bad_configuration_is_one_clear_line_and_a_failure(tmp_path, text, message):
@@ -82,6 +87,38 @@ def test_a_bad_configuration_is_one_clear_line_and_a_failure(tmp_path, text, mes
     assert result.stdout == ""
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_what_a_killed_server_leaves_does_not_stop_the_next(tmp_path):
+    state = tmp_path / "new" / "state"
+    with ServerProcess(f"--state_dir={state}") as server:
+        server.process.kill()
+        server.process.wait(60)
+    (state / "job-1.partial").write_bytes(b"\0" * 100)
+    (state / "jobs").mkdir()
+    with ServerProcess(f"--state_dir={state}") as server, Client(server.address) as client:
+        assert client.server_info().max_prompts == 256
+
+
+def test_a_state_folder_has_one_server(tmp_path):
+    flags = (f"--state_dir={tmp_path}", "--listen=127.0.0.1:0", "--metrics_listen=127.0.0.1:0")
+    with ServerProcess(f"--state_dir={tmp_path}"):
+        second = run_server(*flags)
+    assert second.returncode == 1
+    assert f"state_dir: another ess_server uses '{tmp_path}'" in second.stderr
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_a_service_manager_is_told_of_start_and_end(tmp_path, abstract):
+    name = f"@ess-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(60)
+        manager.bind(name.replace("@", "\0") if abstract else name)
+        with ServerProcess(environment={**os.environ, "NOTIFY_SOCKET": name}) as server:
+            assert manager.recv(100) == b"READY=1"
+            server.process.send_signal(signal.SIGTERM)
+            assert manager.recv(100) == b"STOPPING=1"
+            assert server.process.wait(60) == 0
 
 
 def test_an_empty_configuration_means_the_defaults(tmp_path):

@@ -69,7 +69,8 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except EssError as error:
             code = exit_code(error)
-            typer.echo(f"ess: {error.code.name}: {_one_line(error.message)}", err=True)
+            request = f" (request {error.request_id})" if error.request_id else ""
+            typer.echo(f"ess: {error.code.name}: {_one_line(error.message)}{request}", err=True)
         except OSError as error:
             code = LOCAL_FILE
             reason = error.strerror or str(error)

@@ -265,6 +265,18 @@ TEST_F(RequestQueueTest, RefusesAfterADrainBegan) {
 }
 
 // For ThreadSanitizer, and for the promise that a place ends in exactly one way.
+TEST_F(RequestQueueTest, AllThatWaitCanBeEnded) {
+  Make();
+  Add("a", "alice");
+  ASSERT_THAT(Enter("bob"), IsOk());  // Not started yet.
+
+  queue_->EndWaiting(absl::UnavailableError("over"));
+
+  ASSERT_EQ(displaced_.size(), 2);
+  EXPECT_THAT(displaced_[0].second, StatusIs(absl::StatusCode::kUnavailable, "over"));
+  EXPECT_EQ(OrderOnceOpen(), "");
+}
+
 TEST_F(RequestQueueTest, EveryPlaceEndsInExactlyOneWayWhoeverComesAndGoes) {
   queue_.emplace(RequestQueue::Options{.large_slots = 2, .small_slots = 2, .max_requests = 8},
                  metrics_);

@@ -4,8 +4,11 @@
 
 #include <new>
 #include <stdexcept>
+#include <string>
 
+#include "c10/util/Exception.h"
 #include "gtest/gtest.h"
+#include "server/base/device_failure.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/test_accelerator/test_accelerator.h"
 
@@ -58,6 +61,53 @@ TEST(CatchTorchTest, AnyOtherExceptionIsAnErrorOfOurs) {
               StatusIs(StatusCode::kInternal, AllOf(StartsWith("work: "), Not(HasSubstr("\n")))));
   EXPECT_THAT(CatchTorch("work", []() -> absl::Status { throw std::runtime_error("broken"); }),
               StatusIs(StatusCode::kInternal, "work: broken"));
+}
+
+// In this order: what the last test records stays for the rest of the process.
+class DeviceFailureTest : public ::testing::Test {
+ protected:
+  static absl::Status Throw(const std::string& text) {
+    return CatchTorch("work", [&]() -> absl::Status {
+      throw c10::AcceleratorError({__func__, __FILE__, __LINE__}, 0, text);
+    });
+  }
+};
+
+TEST_F(DeviceFailureTest, AnErrorThatPassesLeavesTheDeviceUsable) {
+  EXPECT_THAT(Throw("CUDA error: invalid argument"),
+              StatusIs(StatusCode::kInternal, "work: CUDA error: invalid argument"));
+  EXPECT_EQ(DeviceFailure(), std::nullopt);
+}
+
+TEST_F(DeviceFailureTest, TheSameWordsFromNoDeviceAreNoFailureOfOne) {
+  const absl::Status status = CatchTorch("work", []() -> absl::Status {
+    throw std::runtime_error("layer 'device-side assert' has no weights");
+  });
+
+  EXPECT_THAT(status, StatusIs(StatusCode::kInternal, Not(HasSubstr("started again"))));
+  EXPECT_EQ(DeviceFailure(), std::nullopt);
+}
+
+TEST_F(DeviceFailureTest, ErrorsThatLastAreKnownByTheirText) {
+  for (const char* error :
+       {"CUDA error: device-side assert triggered",
+        "CUDA error: an illegal memory access was encountered",
+        "CUDA error: unspecified launch failure", "CUDA error: uncorrectable ECC error encountered",
+        "CUDA error: misaligned address", "CUDA error: unknown error",
+        "CUDA error: device not ready", "HIP error: the launch timed out and was terminated"}) {
+    EXPECT_TRUE(BreaksTheDevice(error)) << error;
+  }
+  EXPECT_FALSE(BreaksTheDevice("CUDA error: out of memory"));
+}
+
+TEST_F(DeviceFailureTest, TheFirstErrorThatLastsIsRemembered) {
+  EXPECT_THAT(Throw("CUDA error: device-side assert triggered\nmore"),
+              StatusIs(StatusCode::kInternal,
+                       AllOf(HasSubstr("assert triggered; the device cannot be used until"),
+                             Not(HasSubstr("\n")))));
+  Throw("CUDA error: an illegal memory access was encountered").IgnoreError();
+
+  EXPECT_EQ(DeviceFailure(), "CUDA error: device-side assert triggered");
 }
 
 }  // namespace

@@ -11,7 +11,8 @@ namespace ess::testing {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr int kFilling = 0xff;  // NaN in every float type, -1 in every integer.
+constexpr int32_t kIllegalAddress = 700;  // As CUDA counts.
+constexpr int kFilling = 0xff;            // NaN in every float type, -1 in every integer.
 
 // Addresses of processes have this bit clear, on x86-64 and on AArch64.
 constexpr uintptr_t kDeviceBit = uintptr_t{1} << 54;
@@ -37,6 +38,12 @@ c10::DataPtr AcceleratorAllocator::allocate(size_t bytes) {
   const int64_t wanted = static_cast<int64_t>(bytes);
   {
     const std::lock_guard lock(mutex_);
+    broken_ |= state_.allocations_to_break > 0 && --state_.allocations_to_break == 0;
+    if (broken_) {
+      throw c10::AcceleratorError(
+          {__func__, __FILE__, __LINE__}, kIllegalAddress,
+          "Test accelerator error: an illegal memory access was encountered");
+    }
     const int64_t budget = state_.byte_budget;
     const int64_t free = std::max<int64_t>(budget - state_.live_bytes, 0);
     const bool planned = state_.allocations_to_failure > 0 && --state_.allocations_to_failure == 0;

@@ -23,7 +23,8 @@ class AcceleratorAllocator final : public c10::DeviceAllocator {
 
   AcceleratorState& state() { return state_; }
 
-  // Throws c10::OutOfMemoryError, with the bytes that are asked for and free.
+  // Throws c10::OutOfMemoryError, with the bytes that are asked for and free; a broken device
+  // c10::AcceleratorError.
   c10::DataPtr allocate(size_t bytes) override;
   void copy_data(void* to, const void* from, size_t bytes) const override;
 
@@ -41,6 +42,7 @@ class AcceleratorAllocator final : public c10::DeviceAllocator {
   static void Free(void* block);
 
   std::mutex mutex_;
+  bool broken_ = false;
   AcceleratorState& state_;  // Written under the mutex, here; other processes look on.
 };
 

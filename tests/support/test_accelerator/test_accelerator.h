@@ -30,6 +30,9 @@ struct AcceleratorState {
   std::atomic<int64_t> failures = 0;     // Those that were not.
   std::atomic<int64_t> live_bytes = 0;
   std::atomic<int64_t> peak_bytes = 0;
+  // This many allocations from now, one breaks the device; 0: none does. A broken device grants no
+  // allocation, for the rest of the process.
+  std::atomic<int64_t> allocations_to_break = 0;
 };
 
 // Makes the device known to LibTorch, for the rest of the process. May be called again.
