@@ -199,8 +199,9 @@ def test_the_call_is_logged_once_with_what_it_was_about(server, client):
     client.profile_operators(DenseOperator(np.tril(np.ones((3, 5, 5)))))
 
     def lines():
-        what = "rpc=ProfileOperators model= class=DenseOperator operators=3 positions=5 code=OK"
-        return [line for line in server.log().splitlines() if what in line]
+        rpc = "rpc=ProfileOperators model= caller=ipv4:127.0.0.1 "
+        what = "class=DenseOperator operators=3 positions=5 code=OK"
+        return [line for line in server.log().splitlines() if rpc + what in line]
 
     wait_for(lines)
     assert len(lines()) == 1
