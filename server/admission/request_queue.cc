@@ -1,8 +1,6 @@
 #include "server/admission/request_queue.h"
 
 #include <algorithm>
-#include <set>
-#include <string_view>
 #include <tuple>
 #include <utility>
 
@@ -150,8 +148,7 @@ bool RequestQueue::Slot::Pause() {
 absl::Status RequestQueue::Slot::Resume(const CancellationToken& cancellation) {
   absl::MutexLock lock(&queue_.mutex_);
   const size_t index = Index(weight_);
-  const int slots =
-      weight_ == Weight::kLarge ? queue_.options_.large_slots : queue_.options_.small_slots;
+  const int slots = queue_.Slots(weight_);
   const auto free = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.mutex_) {
     return queue_.running_[index] < slots;
   };
@@ -193,16 +190,19 @@ bool RequestQueue::HasWorkOrStops() { return stopping_ || Next() != entries_.end
 
 void RequestQueue::Serve(const QueuedRequest& request) {
   normal_in_a_row_ = request.priority == Priority::kNormal ? normal_in_a_row_ + 1 : 0;
-  std::set<std::string_view> callers;
-  for (const Entry& entry : entries_) callers.insert(entry.request.caller);
   double& served = served_[request.caller];
-  clock_ = std::max(clock_, served) + Cost(request) / static_cast<double>(callers.size());
+  clock_ = std::max(clock_, served) + Cost(request) / static_cast<double>(WaitingCallers().size());
   served += Cost(request);
 }
 
-void RequestQueue::ForgetIdleCallers() {
+std::set<std::string_view> RequestQueue::WaitingCallers() const {
   std::set<std::string_view> callers;
   for (const Entry& entry : entries_) callers.insert(entry.request.caller);
+  return callers;
+}
+
+void RequestQueue::ForgetIdleCallers() {
+  const std::set<std::string_view> callers = WaitingCallers();
   std::erase_if(served_, [&](const auto& caller) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return caller.second <= clock_ && !callers.contains(caller.first);
   });
@@ -213,9 +213,12 @@ RequestQueue::Entries::iterator RequestQueue::Find(Id id) {
                       [id](const Entry& entry) { return entry.id == id; });
 }
 
+int RequestQueue::Slots(Weight weight) const {
+  return weight == Weight::kLarge ? options_.large_slots : options_.small_slots;
+}
+
 bool RequestQueue::HasSlot(Weight weight) const {
-  const int slots = weight == Weight::kLarge ? options_.large_slots : options_.small_slots;
-  return running_[Index(weight)] + resuming_[Index(weight)] < slots;
+  return running_[Index(weight)] + resuming_[Index(weight)] < Slots(weight);
 }
 
 RequestQueue::Entries::iterator RequestQueue::Next() {

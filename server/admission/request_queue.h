@@ -12,7 +12,9 @@
 #include <functional>
 #include <list>
 #include <map>
+#include <set>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -127,6 +129,7 @@ class RequestQueue {
   Entries::iterator Find(Id id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The next to run, or the end.
   Entries::iterator Next() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  int Slots(Weight weight) const;
   bool HasSlot(Weight weight) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Takes a waiting entry out, with its counts.
   Entry Take(Entries::iterator entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -137,6 +140,8 @@ class RequestQueue {
   absl::Duration TimeToClear(const Load& load) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Charges a waiting request, which runs next, to its caller.
   void Serve(const QueuedRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Refer to the waiting entries.
+  std::set<std::string_view> WaitingCallers() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetIdleCallers() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Options options_;
