@@ -136,16 +136,14 @@ struct Server::Parts {
             {.pipeline = pipeline,
              .queue = request_queue,
              .catalogue = catalogue,
-             .metrics = metrics,
-             .calls = calls,
+             .services = services,
              .limits = {.max_prompts = config.max_prompts(), .default_measures = kDefaultMeasures},
              .longest_stall = absl::Seconds(config.max_stall_seconds()),
              .server_version = kVersion},
             {.engine = engine,
              .queue = request_queue,
              .budget = upload_budget,
-             .metrics = metrics,
-             .calls = calls,
+             .services = services,
              .limits = {.max_operator_bytes = config.max_operator_bytes(),
                         .max_operator_length = config.max_operator_length(),
                         .max_operator_batch = config.max_operator_batch(),
@@ -161,6 +159,8 @@ struct Server::Parts {
   std::unique_ptr<StateFolder> state_folder;  // Null without state_dir.
   telemetry::Metrics metrics;
   rpc::OpenCalls calls;
+  rpc::Access access;
+  const rpc::CallServices services{.metrics = metrics, .calls = calls, .access = access};
   std::unique_ptr<telemetry::ExpositionServer> exposition;
   WorkerPool pool;
   EssEngine engine;

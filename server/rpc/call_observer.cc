@@ -24,22 +24,22 @@ double Rounded(double seconds) { return std::round(seconds * 1e4) / 1e4; }
 
 }  // namespace
 
-CallObserver::CallObserver(telemetry::Metrics& metrics, OpenCalls& calls,
-                           grpc::CallbackServerContext& call, CancellationToken& cancellation,
-                           std::string rpc, std::string served_model, int64_t request_bytes)
-    : metrics_(metrics),
-      calls_(calls),
+CallObserver::CallObserver(const CallServices& services, grpc::CallbackServerContext& call,
+                           CancellationToken& cancellation, std::string rpc,
+                           std::string served_model, int64_t request_bytes)
+    : services_(services),
       cancellation_(cancellation),
       rpc_(std::move(rpc)),
       model_(std::move(served_model)),
+      identity_(services_.access.Check(call, rpc_)),
       request_id_(NewRequestId()),
-      caller_(CallerOf(call)),
+      caller_(CallerOf(call, identity_.ok() ? identity_->subject : "")),
       trace_(TraceContextOf(call)),
       start_(absl::Now()) {
-  calls_.Opened(cancellation_);
+  services_.calls.Opened(cancellation_);
   call.AddTrailingMetadata(kRequestIdMetadata, request_id_);
-  metrics_.requests_in_flight.Add({model_, rpc_}, 1);
-  metrics_.grpc_started.Increment({rpc_});
+  services_.metrics.requests_in_flight.Add({model_, rpc_}, 1);
+  services_.metrics.grpc_started.Increment({rpc_});
   CountReceived(request_bytes);
 }
 
@@ -48,27 +48,27 @@ CallObserver::~CallObserver() {
 }
 
 void CallObserver::CountSent(int64_t bytes) {
-  metrics_.grpc_sent_bytes.Increment({rpc_}, static_cast<double>(bytes));
+  services_.metrics.grpc_sent_bytes.Increment({rpc_}, static_cast<double>(bytes));
 }
 
 void CallObserver::CountReceived(int64_t bytes) {
-  metrics_.grpc_received_bytes.Increment({rpc_}, static_cast<double>(bytes));
+  services_.metrics.grpc_received_bytes.Increment({rpc_}, static_cast<double>(bytes));
 }
 
 void CallObserver::CountStalled(absl::Duration time) {
-  metrics_.stream_stalled.Increment({rpc_}, absl::ToDoubleSeconds(time));
+  services_.metrics.stream_stalled.Increment({rpc_}, absl::ToDoubleSeconds(time));
 }
 
 void CallObserver::Finish(const absl::Status& status, const StageTimes& stages) {
   finished_ = true;
   const std::string code = absl::StatusCodeToString(status.code());
   const double seconds = absl::ToDoubleSeconds(absl::Now() - start_);
-  metrics_.requests_in_flight.Add({model_, rpc_}, -1);
-  metrics_.requests.Increment({model_, rpc_, code});
-  metrics_.request_duration.Observe({model_, rpc_}, seconds);
+  services_.metrics.requests_in_flight.Add({model_, rpc_}, -1);
+  services_.metrics.requests.Increment({model_, rpc_, code});
+  services_.metrics.request_duration.Observe({model_, rpc_}, seconds);
   nlohmann::ordered_json times = nlohmann::ordered_json::object();
   for (const auto& [stage, stage_seconds] : stages.seconds()) {
-    metrics_.stage_duration.Observe({model_, stage}, stage_seconds);
+    services_.metrics.stage_duration.Observe({model_, stage}, stage_seconds);
     times[stage] = Rounded(stage_seconds);
   }
   nlohmann::ordered_json fields = {
@@ -84,8 +84,8 @@ void CallObserver::Finish(const absl::Status& status, const StageTimes& stages) 
   if (!status.ok()) fields["error"] = std::string(status.message().substr(0, kMaxErrorBytes));
   LogEvent("request", fields);
   // Last: what it counts has been counted whole, and logged.
-  metrics_.grpc_handled.Increment({rpc_, code});
-  calls_.Closed(cancellation_);
+  services_.metrics.grpc_handled.Increment({rpc_, code});
+  services_.calls.Closed(cancellation_);
 }
 
 }  // namespace ess::rpc

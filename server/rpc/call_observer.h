@@ -1,4 +1,4 @@
-// What is recorded of every call: metrics at its start and end, and one log line.
+// What every call begins and ends with: whether the caller may, metrics, and one log line.
 #pragma once
 
 #include <grpcpp/server_context.h>
@@ -8,12 +8,12 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "nlohmann/json.hpp"
 #include "server/pipeline/stage_times.h"
-#include "server/rpc/open_calls.h"
+#include "server/rpc/call_services.h"
 #include "server/rpc/trace_context.h"
-#include "server/telemetry/metrics.h"
 
 namespace ess::rpc {
 
@@ -21,15 +21,21 @@ namespace ess::rpc {
 class CallObserver {
  public:
   // `rpc` is the method's name. `served_model` is the label: a name the server serves, or "".
-  // Puts the request's id into the trailing metadata of `call`. `calls` may cancel `cancellation`,
-  // which is the call's, until the call is finished.
-  CallObserver(telemetry::Metrics& metrics, OpenCalls& calls, grpc::CallbackServerContext& call,
+  // Puts the request's id into the trailing metadata of `call`. `services.calls` may cancel
+  // `cancellation`, which is the call's, until the call is finished.
+  CallObserver(const CallServices& services, grpc::CallbackServerContext& call,
                CancellationToken& cancellation, std::string rpc, std::string served_model,
                int64_t request_bytes);
   // A call that was not finished counts as cancelled.
   ~CallObserver();
   CallObserver(const CallObserver&) = delete;
   CallObserver& operator=(const CallObserver&) = delete;
+
+  // Whether the caller may make this call. If not, the call ends with this status, and nothing else
+  // happens.
+  const absl::Status& admitted() const { return identity_.status(); }
+  // Who calls. Only when admitted.
+  const Identity& identity() const { return *identity_; }
 
   const std::string& request_id() const { return request_id_; }
   const std::string& model() const { return model_; }
@@ -45,11 +51,11 @@ class CallObserver {
   void Finish(const absl::Status& status, const StageTimes& stages = {});
 
  private:
-  telemetry::Metrics& metrics_;
-  OpenCalls& calls_;
+  const CallServices services_;
   CancellationToken& cancellation_;
   const std::string rpc_;
   const std::string model_;
+  const absl::StatusOr<Identity> identity_;
   const std::string request_id_;
   const std::string caller_;
   const TraceContext trace_;

@@ -1,7 +1,5 @@
 #include "server/rpc/caller.h"
 
-#include <grpcpp/security/auth_context.h>
-
 namespace ess::rpc {
 namespace {
 
@@ -9,12 +7,8 @@ constexpr size_t kMaxClientId = 64;
 
 }  // namespace
 
-std::string CallerOf(const grpc::CallbackServerContext& call) {
-  const std::shared_ptr<const grpc::AuthContext> authentication = call.auth_context();
-  if (authentication != nullptr && authentication->IsPeerAuthenticated()) {
-    const std::vector<grpc::string_ref> names = authentication->GetPeerIdentity();
-    if (!names.empty()) return "subject:" + std::string(names[0].data(), names[0].size());
-  }
+std::string CallerOf(const grpc::CallbackServerContext& call, const std::string& subject) {
+  if (!subject.empty()) return "subject:" + subject;
   const auto id = call.client_metadata().find(kClientIdMetadata);
   if (id != call.client_metadata().end() && !id->second.empty()) {
     return "client:" + std::string(id->second.data(), std::min(id->second.size(), kMaxClientId));

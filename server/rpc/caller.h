@@ -12,9 +12,9 @@ namespace ess::rpc {
 // who it is.
 inline constexpr char kClientIdMetadata[] = "ess-client-id";
 
-// The authenticated subject; else the metadata ess-client-id, cut to 64 bytes; else the peer's
-// address without its port.
-std::string CallerOf(const grpc::CallbackServerContext& call);
+// `subject`, the authenticated one; else, when it is "", the metadata ess-client-id, cut to 64
+// bytes; else the peer's address without its port.
+std::string CallerOf(const grpc::CallbackServerContext& call, const std::string& subject);
 
 // "ipv4:10.0.0.1:4711" => "ipv4:10.0.0.1". Public for its test.
 std::string PeerWithoutPort(std::string_view peer);

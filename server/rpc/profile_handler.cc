@@ -19,16 +19,17 @@ class ProfileCall : public ProfileStream, private ProfileReceiver {
  public:
   ProfileCall(const ProfileContext& context, grpc::CallbackServerContext* call,
               const v1::ProfileRequest& request)
-      : ProfileStream({context.metrics, context.calls, context.queue, context.longest_stall}, call,
-                      "Profile",
+      : ProfileStream({context.services, context.queue, context.longest_stall}, call, "Profile",
                       context.catalogue.Find(request.model()).ok() ? request.model() : "",
                       static_cast<int64_t>(request.ByteSizeLong())),
-        context_(context) {}
+        context_(context),
+        request_(request) {}
 
-  void Begin(const v1::ProfileRequest& request) {
-    absl::StatusOr<ProfileJob> job = DecodeProfileRequest(request, context_.limits);
+ private:
+  void Begin() override {
+    absl::StatusOr<ProfileJob> job = DecodeProfileRequest(request_, context_.limits);
     if (!job.ok()) return End(job.status());
-    const absl::StatusOr<admission::Priority> priority = DecodePriority(request.priority());
+    const absl::StatusOr<admission::Priority> priority = DecodePriority(request_.priority());
     if (!priority.ok()) return End(priority.status());
     job_ = *std::move(job);
     job_.request_id = observer().request_id();
@@ -39,7 +40,6 @@ class ProfileCall : public ProfileStream, private ProfileReceiver {
                                 [self](const absl::Status& status) { self->OnModelReady(status); });
   }
 
- private:
   void OnModelReady(const absl::Status& status) {
     if (!status.ok()) return EndQueued(status);
     small_ = context_.pipeline.IsSmall(job_);
@@ -74,6 +74,7 @@ class ProfileCall : public ProfileStream, private ProfileReceiver {
   };
 
   const ProfileContext& context_;
+  const v1::ProfileRequest& request_;
   ProfileJob job_;
   bool small_ = false;
   const ProfilePlan* plan_ = nullptr;  // The pipeline's, while it runs.
@@ -85,10 +86,7 @@ class ProfileCall : public ProfileStream, private ProfileReceiver {
 grpc::ServerWriteReactor<v1::ProfileResponse>* StartProfile(const ProfileContext& context,
                                                             grpc::CallbackServerContext* call,
                                                             const v1::ProfileRequest* request) {
-  const auto profile = std::make_shared<ProfileCall>(context, call, *request);
-  profile->Own(profile);
-  profile->Begin(*request);
-  return profile.get();
+  return ProfileStream::Start<ProfileCall>(context, call, *request);
 }
 
 }  // namespace ess::rpc

@@ -10,9 +10,8 @@
 #include "ess/v1/profiler.pb.h"
 #include "server/admission/request_queue.h"
 #include "server/pipeline/profile_pipeline.h"
-#include "server/rpc/open_calls.h"
+#include "server/rpc/call_services.h"
 #include "server/rpc/proto_codec.h"
-#include "server/telemetry/metrics.h"
 
 namespace ess::rpc {
 
@@ -21,8 +20,7 @@ struct ProfileContext {
   const ProfilePipeline& pipeline;
   admission::RequestQueue& queue;
   const residency::ModelCatalogue& catalogue;
-  telemetry::Metrics& metrics;
-  OpenCalls& calls;
+  CallServices services;
   RequestLimits limits;
   absl::Duration longest_stall;
   std::string server_version;

@@ -24,13 +24,11 @@ using OperatorsStream = StreamCall<OperatorsReactor, v1::ProfileOperatorsRespons
 class OperatorsCall : public OperatorsStream, private OperatorsReceiver {
  public:
   OperatorsCall(const OperatorsContext& context, grpc::CallbackServerContext* call)
-      : OperatorsStream({context.metrics, context.calls, context.queue, context.longest_stall},
-                        call, "ProfileOperators",
+      : OperatorsStream({context.services, context.queue, context.longest_stall}, call,
+                        "ProfileOperators",
                         /*served_model=*/"", /*request_bytes=*/0),
         context_(context),
         call_(call) {}
-
-  void Begin() { StartRead(&request_); }
 
   void OnReadDone(bool ok) override {
     if (!ok) return EndOfRequests();
@@ -41,6 +39,8 @@ class OperatorsCall : public OperatorsStream, private OperatorsReceiver {
   }
 
  private:
+  void Begin() override { StartRead(&request_); }
+
   // The caller has half-closed the stream, or left.
   void EndOfRequests() {
     request_.Clear();
@@ -90,7 +90,7 @@ class OperatorsCall : public OperatorsStream, private OperatorsReceiver {
     }
     absl::StatusOr<admission::ByteBudget::Reservation> reserved = context_.budget.Reserve(bytes);
     if (!reserved.ok()) {
-      context_.metrics.requests_shed.Increment({observer().model(), "operator_bytes"});
+      context_.services.metrics.requests_shed.Increment({observer().model(), "operator_bytes"});
       return reserved.status();
     }
     reservation_ = *std::move(reserved);
@@ -146,10 +146,7 @@ class OperatorsCall : public OperatorsStream, private OperatorsReceiver {
 
 OperatorsReactor* StartProfileOperators(const OperatorsContext& context,
                                         grpc::CallbackServerContext* call) {
-  const auto operators = std::make_shared<OperatorsCall>(context, call);
-  operators->Own(operators);
-  operators->Begin();
-  return operators.get();
+  return OperatorsStream::Start<OperatorsCall>(context, call);
 }
 
 }  // namespace ess::rpc

@@ -9,9 +9,8 @@
 #include "server/admission/byte_budget.h"
 #include "server/admission/request_queue.h"
 #include "server/ess/ess_engine.h"
-#include "server/rpc/open_calls.h"
+#include "server/rpc/call_services.h"
 #include "server/rpc/operator_declaration.h"
-#include "server/telemetry/metrics.h"
 
 namespace ess::rpc {
 
@@ -20,8 +19,7 @@ struct OperatorsContext {
   const EssEngine& engine;
   admission::RequestQueue& queue;
   admission::ByteBudget& budget;  // Of the arguments of all calls.
-  telemetry::Metrics& metrics;
-  OpenCalls& calls;
+  CallServices services;
   OperatorLimits limits;
   absl::Duration longest_stall;
 };

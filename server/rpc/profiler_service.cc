@@ -42,8 +42,8 @@ grpc::ServerUnaryReactor* ProfilerService::EstimateProfile(grpc::CallbackServerC
                                                            const v1::ProfileRequest* request,
                                                            v1::EstimateProfileResponse* response) {
   return UnaryCall::Start(
-      profile_.metrics, profile_.calls, call, "EstimateProfile", Label(request->model()),
-      [this, request, response](const CancellationToken& cancellation) {
+      profile_.services, call, "EstimateProfile", Label(request->model()),
+      [this, request, response](const CancellationToken& cancellation, const Identity&) {
         return rpc::EstimateProfile(profile_, *request, cancellation, response);
       },
       &control_queue_);
@@ -52,8 +52,8 @@ grpc::ServerUnaryReactor* ProfilerService::EstimateProfile(grpc::CallbackServerC
 grpc::ServerUnaryReactor* ProfilerService::ListModels(grpc::CallbackServerContext* call,
                                                       const v1::ListModelsRequest*,
                                                       v1::ListModelsResponse* response) {
-  return UnaryCall::Start(profile_.metrics, profile_.calls, call, "ListModels", "",
-                          [this, response](const CancellationToken&) {
+  return UnaryCall::Start(profile_.services, call, "ListModels", "",
+                          [this, response](const CancellationToken&, const Identity&) {
                             for (const residency::ModelStatus& model : residency_.List()) {
                               EncodeModel(model, /*with_layers=*/false, response->add_models());
                             }
@@ -65,8 +65,8 @@ grpc::ServerUnaryReactor* ProfilerService::GetModel(grpc::CallbackServerContext*
                                                     const v1::GetModelRequest* request,
                                                     v1::Model* response) {
   return UnaryCall::Start(
-      profile_.metrics, profile_.calls, call, "GetModel", Label(request->name()),
-      [this, request, response](const CancellationToken&) -> absl::Status {
+      profile_.services, call, "GetModel", Label(request->name()),
+      [this, request, response](const CancellationToken&, const Identity&) -> absl::Status {
         ESS_ASSIGN_OR_RETURN(const residency::ModelStatus model, residency_.Get(request->name()));
         EncodeModel(model, /*with_layers=*/true, response);
         return absl::OkStatus();
@@ -77,8 +77,9 @@ grpc::ServerUnaryReactor* ProfilerService::LoadModel(grpc::CallbackServerContext
                                                      const v1::LoadModelRequest* request,
                                                      v1::Model* response) {
   return UnaryCall::Start(
-      profile_.metrics, profile_.calls, call, "LoadModel", Label(request->name()),
-      [this, request, response](const CancellationToken& cancellation) -> absl::Status {
+      profile_.services, call, "LoadModel", Label(request->name()),
+      [this, request, response](const CancellationToken& cancellation,
+                                const Identity&) -> absl::Status {
         ESS_ASSIGN_OR_RETURN(const residency::ModelOptions options,
                              DecodeModelOptions(request->options()));
         ESS_ASSIGN_OR_RETURN(
@@ -99,8 +100,9 @@ grpc::ServerUnaryReactor* ProfilerService::UnloadModel(grpc::CallbackServerConte
                                                        const v1::UnloadModelRequest* request,
                                                        v1::UnloadModelResponse* response) {
   return UnaryCall::Start(
-      profile_.metrics, profile_.calls, call, "UnloadModel", Label(request->name()),
-      [this, request, response](const CancellationToken& cancellation) -> absl::Status {
+      profile_.services, call, "UnloadModel", Label(request->name()),
+      [this, request, response](const CancellationToken& cancellation,
+                                const Identity&) -> absl::Status {
         ESS_ASSIGN_OR_RETURN(const int64_t bytes, residency_.Unload(request->name(), cancellation));
         response->set_released_bytes(bytes);
         return absl::OkStatus();
@@ -112,8 +114,8 @@ grpc::ServerUnaryReactor* ProfilerService::GetServerInfo(grpc::CallbackServerCon
                                                          const v1::GetServerInfoRequest*,
                                                          v1::ServerInfo* response) {
   return UnaryCall::Start(
-      profile_.metrics, profile_.calls, call, "GetServerInfo", "",
-      [this, response](const CancellationToken&) {
+      profile_.services, call, "GetServerInfo", "",
+      [this, response](const CancellationToken&, const Identity&) {
         *response = info_;
         response->set_uptime_seconds(absl::ToDoubleSeconds(absl::Now() - start_));
         return absl::OkStatus();
@@ -122,42 +124,42 @@ grpc::ServerUnaryReactor* ProfilerService::GetServerInfo(grpc::CallbackServerCon
 
 grpc::ServerReadReactor<v1::SubmitJobRequest>* ProfilerService::SubmitJob(
     grpc::CallbackServerContext* call, v1::Job*) {
-  return new UnimplementedCall<grpc::ServerReadReactor<v1::SubmitJobRequest>>(
-      profile_.metrics, profile_.calls, call, "SubmitJob");
+  return new UnimplementedCall<grpc::ServerReadReactor<v1::SubmitJobRequest>>(profile_.services,
+                                                                              call, "SubmitJob");
 }
 
 grpc::ServerUnaryReactor* ProfilerService::GetJob(grpc::CallbackServerContext* call,
                                                   const v1::GetJobRequest*, v1::Job*) {
-  return new UnimplementedUnary(profile_.metrics, profile_.calls, call, "GetJob");
+  return new UnimplementedUnary(profile_.services, call, "GetJob");
 }
 
 grpc::ServerUnaryReactor* ProfilerService::ListJobs(grpc::CallbackServerContext* call,
                                                     const v1::ListJobsRequest*,
                                                     v1::ListJobsResponse*) {
-  return new UnimplementedUnary(profile_.metrics, profile_.calls, call, "ListJobs");
+  return new UnimplementedUnary(profile_.services, call, "ListJobs");
 }
 
 grpc::ServerWriteReactor<v1::Job>* ProfilerService::WatchJob(grpc::CallbackServerContext* call,
                                                              const v1::WatchJobRequest*) {
-  return new UnimplementedCall<grpc::ServerWriteReactor<v1::Job>>(profile_.metrics, profile_.calls,
-                                                                  call, "WatchJob");
+  return new UnimplementedCall<grpc::ServerWriteReactor<v1::Job>>(profile_.services, call,
+                                                                  "WatchJob");
 }
 
 grpc::ServerUnaryReactor* ProfilerService::CancelJob(grpc::CallbackServerContext* call,
                                                      const v1::CancelJobRequest*, v1::Job*) {
-  return new UnimplementedUnary(profile_.metrics, profile_.calls, call, "CancelJob");
+  return new UnimplementedUnary(profile_.services, call, "CancelJob");
 }
 
 grpc::ServerUnaryReactor* ProfilerService::DeleteJob(grpc::CallbackServerContext* call,
                                                      const v1::DeleteJobRequest*,
                                                      v1::DeleteJobResponse*) {
-  return new UnimplementedUnary(profile_.metrics, profile_.calls, call, "DeleteJob");
+  return new UnimplementedUnary(profile_.services, call, "DeleteJob");
 }
 
 grpc::ServerWriteReactor<v1::FetchJobResultResponse>* ProfilerService::FetchJobResult(
     grpc::CallbackServerContext* call, const v1::FetchJobResultRequest*) {
   return new UnimplementedCall<grpc::ServerWriteReactor<v1::FetchJobResultResponse>>(
-      profile_.metrics, profile_.calls, call, "FetchJobResult");
+      profile_.services, call, "FetchJobResult");
 }
 
 }  // namespace ess::rpc

@@ -25,7 +25,7 @@
 #include "server/base/torch_status.h"
 #include "server/pipeline/stage_times.h"
 #include "server/rpc/call_observer.h"
-#include "server/rpc/open_calls.h"
+#include "server/rpc/call_services.h"
 #include "server/rpc/status_to_grpc.h"
 
 namespace ess::rpc {
@@ -37,16 +37,28 @@ inline constexpr absl::Duration kShortWait = absl::Milliseconds(20);
 
 // Base of such a call. `Reactor` is a gRPC reactor that writes `Response`s.
 //
-// Life: constructed -> [reading] -> Enqueue -> [Run on a queue thread] -> OnDone. End may take the
-// place of Enqueue; a cancel, a deadline or a displacement that of Run. gRPC calls OnWriteDone and
-// OnCancel from its own threads meanwhile. One write is in flight. The call owns itself until
+// Life: Start -> Begin -> [reading] -> Enqueue -> [Run on a queue thread] -> OnDone. End may take
+// the place of Enqueue; a cancel, a deadline or a displacement that of Run. gRPC calls OnWriteDone
+// and OnCancel from its own threads meanwhile. One write is in flight. The call owns itself until
 // OnDone; who calls back later holds a share.
 template <typename Reactor, typename Response>
 class StreamCall : public Reactor,
                    public std::enable_shared_from_this<StreamCall<Reactor, Response>> {
  public:
-  // Before anything else.
-  void Own(std::shared_ptr<StreamCall> self) { self_ = std::move(self); }
+  // The only way to begin a call: makes a `Call` of `arguments`. When the caller is refused, it
+  // ends with that, and its Begin is never called.
+  template <typename Call, typename... Arguments>
+  static Call* Start(Arguments&&... arguments) {
+    const auto made = std::make_shared<Call>(std::forward<Arguments>(arguments)...);
+    StreamCall& call = *made;
+    call.self_ = made;
+    if (const absl::Status& admitted = call.observer_.admitted(); !admitted.ok()) {
+      call.End(admitted);
+    } else {
+      call.Begin();
+    }
+    return made.get();
+  }
 
   void OnWriteDone(bool ok) final;
   void OnCancel() final;
@@ -57,8 +69,7 @@ class StreamCall : public Reactor,
 
  protected:
   struct Context {
-    telemetry::Metrics& metrics;
-    OpenCalls& calls;
+    CallServices services;
     admission::RequestQueue& queue;
     absl::Duration longest_stall;  // Of a reader; then the call is aborted.
   };
@@ -69,8 +80,10 @@ class StreamCall : public Reactor,
       : context_(context),
         call_(call),
         cancellation_(absl::FromChrono(call->deadline())),
-        observer_(context.metrics, context.calls, *call, cancellation_, rpc, served_model,
-                  request_bytes) {}
+        observer_(context.services, *call, cancellation_, rpc, served_model, request_bytes) {}
+
+  // Begins to read, enqueues, or ends the call.
+  virtual void Begin() = 0;
 
   // The work. Its status is the call's; exceptions become one.
   virtual absl::Status Run() = 0;
@@ -97,9 +110,10 @@ class StreamCall : public Reactor,
   // Sends one message, after waiting for room. An error when nobody reads any more.
   absl::Status Send(Response message);
 
-  telemetry::Metrics& metrics() { return context_.metrics; }
+  telemetry::Metrics& metrics() { return context_.services.metrics; }
   const CancellationToken& cancellation() const { return cancellation_; }
   CallObserver& observer() { return observer_; }
+  const Identity& identity() const { return observer_.identity(); }
   StageTimes& stages() { return stages_; }
 
  private:
@@ -224,7 +238,7 @@ void StreamCall<Reactor, Response>::Close(const absl::Status& status) {
   bool finish = false;
   {
     absl::MutexLock lock(&mutex_);
-    status_ = context_.calls.StatusOf(status);
+    status_ = context_.services.calls.StatusOf(status);
     ended_ = true;
     finish = !writing_;
   }
@@ -319,7 +333,7 @@ template <typename Reactor, typename Response>
 void StreamCall<Reactor, Response>::OnCancel() {
   const absl::Status deadline = cancellation_.Check();
   cancellation_.Cancel();
-  const absl::Status reason = context_.calls.StatusOf(
+  const absl::Status reason = context_.services.calls.StatusOf(
       deadline.ok() ? absl::CancelledError("cancelled by the caller") : deadline);
   {
     absl::MutexLock lock(&mutex_);

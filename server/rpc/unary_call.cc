@@ -4,13 +4,18 @@
 
 namespace ess::rpc {
 
-grpc::ServerUnaryReactor* UnaryCall::Start(telemetry::Metrics& metrics, OpenCalls& calls,
+grpc::ServerUnaryReactor* UnaryCall::Start(const CallServices& services,
                                            grpc::CallbackServerContext* call,
                                            const std::string& rpc, const std::string& served_model,
                                            Work work, admission::WorkQueue* queue) {
-  auto* unary = new UnaryCall(metrics, calls, call, rpc, served_model, std::move(work));
+  auto* unary = new UnaryCall(services, call, rpc, served_model, std::move(work));
+  if (const absl::Status& admitted = unary->observer_.admitted(); !admitted.ok()) {
+    unary->End(admitted);
+    return unary;
+  }
   auto run = [unary, rpc] {
-    unary->End(CatchTorch(rpc, [unary] { return unary->work_(unary->cancellation_); }));
+    unary->End(CatchTorch(
+        rpc, [unary] { return unary->work_(unary->cancellation_, unary->observer_.identity()); }));
   };
   if (queue == nullptr) {
     run();

@@ -19,10 +19,12 @@ namespace ess::rpc {
 // Deletes itself in OnDone.
 class UnaryCall : public grpc::ServerUnaryReactor {
  public:
-  using Work = std::function<absl::Status(const CancellationToken& cancellation)>;
+  using Work =
+      std::function<absl::Status(const CancellationToken& cancellation, const Identity& caller)>;
 
-  // `served_model`: see CallObserver. With a queue the work runs there, else at once.
-  static grpc::ServerUnaryReactor* Start(telemetry::Metrics& metrics, OpenCalls& calls,
+  // `served_model`: see CallObserver. With a queue the work runs there, else at once; for a caller
+  // who is refused it never runs.
+  static grpc::ServerUnaryReactor* Start(const CallServices& services,
                                          grpc::CallbackServerContext* call, const std::string& rpc,
                                          const std::string& served_model, Work work,
                                          admission::WorkQueue* queue = nullptr);
@@ -34,11 +36,11 @@ class UnaryCall : public grpc::ServerUnaryReactor {
   }
 
  private:
-  UnaryCall(telemetry::Metrics& metrics, OpenCalls& calls, grpc::CallbackServerContext* call,
-            const std::string& rpc, const std::string& served_model, Work work)
+  UnaryCall(const CallServices& services, grpc::CallbackServerContext* call, const std::string& rpc,
+            const std::string& served_model, Work work)
       : cancellation_(absl::FromChrono(call->deadline())),
-        calls_(calls),
-        observer_(metrics, calls, *call, cancellation_, rpc, served_model, 0),
+        calls_(services.calls),
+        observer_(services, *call, cancellation_, rpc, served_model, 0),
         work_(std::move(work)) {}
 
   void End(const absl::Status& status) {
@@ -57,11 +59,13 @@ class UnaryCall : public grpc::ServerUnaryReactor {
 template <typename Reactor>
 class UnimplementedCall : public Reactor {
  public:
-  UnimplementedCall(telemetry::Metrics& metrics, OpenCalls& calls,
-                    grpc::CallbackServerContext* call, const std::string& rpc)
-      : observer_(metrics, calls, *call, cancellation_, rpc, "", 0) {
-    this->Finish(ToGrpcStatus(status_ = absl::UnimplementedError(
-                                  rpc + " is not available in this version of the server")));
+  UnimplementedCall(const CallServices& services, grpc::CallbackServerContext* call,
+                    const std::string& rpc)
+      : observer_(services, *call, cancellation_, rpc, "", 0), status_(observer_.admitted()) {
+    if (status_.ok()) {
+      status_ = absl::UnimplementedError(rpc + " is not available in this version of the server");
+    }
+    this->Finish(ToGrpcStatus(status_));
   }
   void OnDone() override {
     observer_.Finish(status_);
