@@ -1,53 +1,29 @@
 #include "server/checkpoint/weight_digest.h"
 
-#include <openssl/evp.h>
-
 #include <algorithm>
 #include <fstream>
-#include <memory>
 #include <vector>
 
 #include "fmt/format.h"
-#include "server/base/log.h"
+#include "server/base/sha256.h"
 #include "server/base/status_macros.h"
 
 namespace ess::checkpoint {
 namespace {
 
-class Sha256 {
- public:
-  Sha256() : context_(EVP_MD_CTX_new(), EVP_MD_CTX_free) {
-    ESS_CHECK(EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1);
+// The name, a zero byte, and the contents.
+absl::Status AddFile(const std::filesystem::path& file, Sha256& digest) {
+  const std::string name = file.filename().string();
+  digest.Add(name.c_str(), name.size() + 1);
+  std::vector<char> buffer(1 << 20);
+  std::ifstream stream(file, std::ios::binary);
+  while (stream) {
+    stream.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
+    digest.Add(buffer.data(), static_cast<size_t>(stream.gcount()));
   }
-
-  void Add(const void* data, size_t size) { EVP_DigestUpdate(context_.get(), data, size); }
-
-  // The name, a zero byte, and the contents.
-  absl::Status AddFile(const std::filesystem::path& file) {
-    const std::string name = file.filename().string();
-    Add(name.c_str(), name.size() + 1);
-    std::vector<char> buffer(1 << 20);
-    std::ifstream stream(file, std::ios::binary);
-    while (stream) {
-      stream.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
-      Add(buffer.data(), static_cast<size_t>(stream.gcount()));
-    }
-    if (!stream.eof()) return absl::DataLossError(fmt::format("{}: cannot be read", name));
-    return absl::OkStatus();
-  }
-
-  std::string Hex() {
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    unsigned int size = 0;
-    EVP_DigestFinal_ex(context_.get(), digest, &size);
-    std::string hex;
-    for (unsigned int i = 0; i < size; ++i) hex += fmt::format("{:02x}", digest[i]);
-    return hex;
-  }
-
- private:
-  std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_;
-};
+  if (!stream.eof()) return absl::DataLossError(fmt::format("{}: cannot be read", name));
+  return absl::OkStatus();
+}
 
 }  // namespace
 
@@ -60,16 +36,15 @@ absl::StatusOr<std::string> WeightDigest(const std::filesystem::path& folder) {
   std::sort(files.begin(), files.end());
 
   Sha256 digest;
-  for (const std::filesystem::path& file : files) ESS_RETURN_IF_ERROR(digest.AddFile(file));
+  for (const std::filesystem::path& file : files) ESS_RETURN_IF_ERROR(AddFile(file, digest));
   return digest.Hex();
 }
 
 absl::StatusOr<std::string> InitialWeightDigest(const std::filesystem::path& config,
                                                 uint64_t seed) {
   Sha256 digest;
-  ESS_RETURN_IF_ERROR(digest.AddFile(config));
-  const std::string drawn = fmt::format("{} {}", seed, kInitialWeightsVersion);
-  digest.Add(drawn.data(), drawn.size());
+  ESS_RETURN_IF_ERROR(AddFile(config, digest));
+  digest.Add(fmt::format("{} {}", seed, kInitialWeightsVersion));
   return digest.Hex();
 }
 

@@ -57,5 +57,5 @@ RESERVED_HEADERS = {
     "ess/v1/": {"rpc", "app"},
     "google/protobuf/": {"rpc", "app"},
     "hwy/": {"linalg"},
-    "openssl/": {"checkpoint"},
+    "openssl/": {"base"},
 }
