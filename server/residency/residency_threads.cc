@@ -1,4 +1,7 @@
 // The threads of the residency: everything slow happens here, without the lock.
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <algorithm>
 
 #include "absl/time/clock.h"
@@ -10,6 +13,9 @@ namespace {
 
 // How soon a cancelled or late request is noticed.
 constexpr absl::Duration kWatchInterval = absl::Milliseconds(20);
+// Loads are a little less urgent than answers, so that those of one model do not slow down while
+// another one loads. On Linux a niceness belongs to a thread.
+constexpr int kLoadNiceness = 5;
 
 const char* TierName(Tier tier) { return tier == Tier::kHost ? "host" : "disk"; }
 
@@ -41,6 +47,7 @@ ResidentModels::~ResidentModels() {
 }
 
 void ResidentModels::LoadThread() {
+  setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), kLoadNiceness);
   auto wake = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return stopping_ || !tasks_.empty(); };
   absl::MutexLock lock(&mutex_);
   while (true) {

@@ -300,6 +300,9 @@ class ResidentModels {
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void DrainFor(Pool& pool, const std::string& name, int64_t bytes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Draining models serve again. At once when the load that they drained for is granted: the next
+  // one may be the replacement of one of them.
+  void EndDraining(Pool& pool) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Free(const std::shared_ptr<Resident>& resident) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void BreakStall(Pool& pool) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

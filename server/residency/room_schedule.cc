@@ -24,13 +24,7 @@ void ResidentModels::Schedule(Pool& pool) {
     if (leaves && resident->leases == 0 && !resident->freeing) Free(resident);
   }
   const bool overdue = Overdue(pool);
-  if (!overdue) {
-    for (const auto& resident : pool.residents) {
-      if (resident->leaving != Leaving::kDraining || resident->freeing) continue;
-      resident->leaving = Leaving::kNo;
-      changed_ = true;
-    }
-  }
+  if (!overdue) EndDraining(pool);
   const bool granted = GrantWorks(pool, /*draining_only=*/true) &&
                        (!overdue || GrantLoads(pool, /*first_only=*/true)) &&
                        GrantWorks(pool, /*draining_only=*/false) &&
@@ -74,7 +68,8 @@ bool ResidentModels::GrantLoads(Pool& pool, bool first_only) {
     load.phase = Phase::kGranted;
     pool.loads.pop_front();
     tasks_.push_back(name);
-    changed_ = true;  // Those who drained for it serve again.
+    EndDraining(pool);
+    changed_ = true;
     if (first_only) return true;
   }
   return true;
@@ -173,6 +168,14 @@ void ResidentModels::DrainFor(Pool& pool, const std::string& name, int64_t bytes
     ESS_LOG(info, "model={} drains for model={}, which has waited for {:.1f} s", resident->name,
             name, absl::ToDoubleSeconds(options_.eviction_patience));
     coming += resident->bytes + resident->work_bytes;
+    changed_ = true;
+  }
+}
+
+void ResidentModels::EndDraining(Pool& pool) {
+  for (const auto& resident : pool.residents) {
+    if (resident->leaving != Leaving::kDraining || resident->freeing) continue;
+    resident->leaving = Leaving::kNo;
     changed_ = true;
   }
 }

@@ -40,6 +40,16 @@ class FakeModelSource : public residency::ModelSource {
     closed_.erase(name);
   }
 
+  // Measure waits until ShowSize.
+  void HideSize(const std::string& name) {
+    absl::MutexLock lock(&mutex_);
+    hidden_.insert(name);
+  }
+  void ShowSize(const std::string& name) {
+    absl::MutexLock lock(&mutex_);
+    hidden_.erase(name);
+  }
+
   int64_t alive_bytes() const { return alive_bytes_; }
   // Largest ever, loads under way included.
   int64_t peak_bytes() const { return peak_bytes_; }
@@ -56,6 +66,8 @@ class FakeModelSource : public residency::ModelSource {
 
   absl::StatusOr<residency::MemoryNeeds> Measure(const residency::CatalogueEntry& entry) override {
     absl::MutexLock lock(&mutex_);
+    auto shown = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return !hidden_.contains(entry.name); };
+    mutex_.Await(absl::Condition(&shown));
     return residency::MemoryNeeds{.device = "fake", .bytes = BytesOf(entry.name)};
   }
 
@@ -116,6 +128,7 @@ class FakeModelSource : public residency::ModelSource {
   mutable absl::Mutex mutex_;
   std::map<std::string, int64_t> bytes_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, absl::Status> failures_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::string> hidden_ ABSL_GUARDED_BY(mutex_);
   std::set<std::string> closed_ ABSL_GUARDED_BY(mutex_);
   std::set<std::string> loading_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::string> loads_ ABSL_GUARDED_BY(mutex_);

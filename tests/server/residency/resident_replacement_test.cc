@@ -100,5 +100,39 @@ TEST_F(ResidentReplacementTest, EveryReloadSeesFilesThatAreNoOlderThanItself) {
   EXPECT_EQ(source_.loads().size(), 3u);
 }
 
+// "a" is to be replaced, and drains for "c" meanwhile; "c" then gets the room of "b", and it is the
+// turn of the new "a" in the same moment.
+TEST_F(ResidentReplacementTest, AModelThatDrainedForAnotherLoadIsReplacedWhenItsTurnComes) {
+  Start(/*patience=*/absl::ZeroDuration(), /*max_parallel_loads=*/2);
+  source_.SetBytes("a", 160);
+  source_.SetBytes("b", 90);
+  source_.SetBytes("c", 120);
+  source_.SetBytes("one thread", 1);
+  source_.SetBytes("other thread", 1);
+  Outcome old_use, other_use, one, other, c, reload;
+  Use(old_use, "a");
+  Use(other_use, "b");
+  source_.Close("one thread");
+  models_->WhenReady(RequestFor("one thread"), one.Receiver());
+  WaitForReason("one thread", "reads its weights");
+  source_.HideSize("other thread");
+  models_->WhenReady(RequestFor("other thread"), other.Receiver());
+  WaitForReason("other thread", "reads how large it is");
+  models_->WhenReady(RequestFor("c"), c.Receiver());
+  models_->WhenReady(ReloadOf("a"), reload.Receiver());
+  source_.ShowSize("other thread");
+  WaitForReason("a", "draining for 'c'");
+  source_.Open("one thread");
+  EXPECT_THAT(one.Wait(), IsOk());
+
+  other_use.Release();
+
+  EXPECT_THAT(c.Wait(), IsOk());
+  c.Release();
+  WaitForReason("a", "makes room for its replacement");
+  old_use.Release();
+  EXPECT_THAT(reload.Wait(), IsOk());
+}
+
 }  // namespace
 }  // namespace ess::residency
