@@ -9,7 +9,9 @@ print(profile)
 from importlib.metadata import version as _version
 
 from ess_client._operator_stream import OperatorsResult
+from ess_client._secrets import SecretWarning
 from ess_client._stream import Progress
+from ess_client.async_client import AsyncClient
 from ess_client.client import Client
 from ess_client.errors import (
     Aborted,
@@ -31,6 +33,7 @@ from ess_client.errors import (
     Unknown,
 )
 from ess_client.estimate import Estimate
+from ess_client.jobs import AsyncJob, Job, JobStatus
 from ess_client.measures import Measure, canonical_measure, parse_measure
 from ess_client.models import LayerInfo, ModelInfo, ServerInfo, StateSize
 from ess_client.operators import (
@@ -51,6 +54,8 @@ __version__ = _version("ess-client")
 __all__ = [
     "Aborted",
     "AlreadyExists",
+    "AsyncClient",
+    "AsyncJob",
     "BandedOperator",
     "Cancelled",
     "Client",
@@ -67,6 +72,8 @@ __all__ = [
     "GeneralRecurrence",
     "Internal",
     "InvalidArgument",
+    "Job",
+    "JobStatus",
     "LayerInfo",
     "LayerResult",
     "Measure",
@@ -80,6 +87,7 @@ __all__ = [
     "Progress",
     "Prompt",
     "ResourceExhausted",
+    "SecretWarning",
     "ServerInfo",
     "StateSize",
     "Unauthenticated",

@@ -97,14 +97,7 @@ def profile_request(
     priority: str = "normal",
 ) -> profiler_pb2.ProfileRequest:
     """Exactly one of prompts, token_ids and gaussian must be given."""
-    given = [
-        name
-        for name, value in (("prompts", prompts), ("token_ids", token_ids), ("gaussian", gaussian))
-        if value is not None
-    ]
-    if len(given) != 1:
-        found = " and ".join(given) or "none"
-        raise InvalidArgument(f"give one of prompts, token_ids and gaussian; found {found}")
+    only_given(prompts=prompts, token_ids=token_ids, gaussian=gaussian)
     request = profiler_pb2.ProfileRequest(
         model=model,
         measures=[measure_message(measure) for measure in measures],
@@ -117,12 +110,8 @@ def profile_request(
     )
     if gaussian is not None:
         request.gaussian.CopyFrom(_gaussian_message(gaussian))
-    elif token_ids is not None:
-        request.prompts.extend(
-            _prompt_message({"token_ids": ids}, index) for index, ids in enumerate(token_ids)
-        )
     else:
-        specs = [prompts] if isinstance(prompts, (str, Mapping)) else prompts or []
+        specs = prompt_specs(prompts, token_ids)
         request.prompts.extend(_prompt_message(spec, index) for index, spec in enumerate(specs))
     if request.ByteSize() > MAX_MESSAGE_BYTES:
         raise InvalidArgument(
@@ -165,7 +154,8 @@ def model_options(
     return options
 
 
-def _prompt_message(spec: PromptSpec, index: int) -> profiler_pb2.Prompt:
+def prompt_fields(spec: PromptSpec, index: int) -> dict[str, Any]:
+    """`id` where there is one, and `text` or `token_ids`, as plain values."""
     fields = {"text": spec} if isinstance(spec, str) else spec
     name = f"prompt {fields.get('id') or index}"
     unknown = sorted(set(fields) - {"id", "text", "token_ids"})
@@ -173,18 +163,51 @@ def _prompt_message(spec: PromptSpec, index: int) -> profiler_pb2.Prompt:
         raise InvalidArgument(f"{name} has a field '{unknown[0]}'; id, text and token_ids exist")
     if ("text" in fields) == ("token_ids" in fields):
         raise InvalidArgument(f"{name} needs text or token_ids, and not both")
-    prompt = profiler_pb2.Prompt(id=str(fields.get("id", "")))
+    plain: dict[str, Any] = {}
+    if fields.get("id") not in (None, ""):
+        plain["id"] = str(fields["id"])
+    if "token_ids" in fields:
+        plain["token_ids"] = [
+            _integer(i, f"{name}: token_ids", -(2**63), 2**63 - 1) for i in fields["token_ids"]
+        ]
+        return plain
+    text = fields["text"]
+    if not isinstance(text, str):
+        raise InvalidArgument(f"{name}: text is no string but {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"{name}: text is not valid Unicode (a lone surrogate)") from None
+    return plain | {"text": text}
+
+
+def prompt_specs(
+    prompts: str | Iterable[PromptSpec] | None, token_ids: Iterable[Iterable[int]] | None
+) -> Iterable[PromptSpec]:
+    """One of the two ways to write prompts, as the other."""
+    if token_ids is not None:
+        return ({"token_ids": ids} for ids in token_ids)
+    return [prompts] if isinstance(prompts, (str, Mapping)) else prompts or []
+
+
+def only_given(**choices: object) -> str:
+    """The name of the only one that is not None. Raises InvalidArgument."""
+    given = [name for name, value in choices.items() if value is not None]
+    if len(given) != 1:
+        *names, last = choices
+        found = " and ".join(given) or "none"
+        raise InvalidArgument(f"give one of {', '.join(names)} and {last}; found {found}")
+    return given[0]
+
+
+def _prompt_message(spec: PromptSpec, index: int) -> profiler_pb2.Prompt:
+    fields = prompt_fields(spec, index)
+    prompt = profiler_pb2.Prompt(id=fields.get("id", ""))
     if "text" in fields:
-        if not isinstance(fields["text"], str):
-            raise InvalidArgument(f"{name}: text is no string but {type(fields['text']).__name__}")
-        try:
-            prompt.text = fields["text"]
-        except UnicodeEncodeError:
-            raise InvalidArgument(f"{name}: text is not valid Unicode (a lone surrogate)") from None
-        return prompt
-    ids = [_integer(i, f"{name}: token_ids", -(2**63), 2**63 - 1) for i in fields["token_ids"]]
-    prompt.token_ids.ids.extend(ids)
-    prompt.token_ids.SetInParent()
+        prompt.text = fields["text"]
+    else:
+        prompt.token_ids.ids.extend(fields["token_ids"])
+        prompt.token_ids.SetInParent()
     return prompt
 
 

@@ -6,7 +6,7 @@ The server's message names the field, the value and the limit. What the client i
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import grpc
 
@@ -16,24 +16,43 @@ class EssError(Exception):
 
     retry_after: seconds after which the server expects to have room; None where it said nothing.
     request_id: the `id` of the call's line in the server's log; None where no server answered.
+    refused: the work had not begun, since nobody was reached or there was no place: trying again is
+      safe whatever the call does.
+    tries: how often the client has tried the call, in `seconds`.
     """
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
 
     def __init__(
-        self, message: str, retry_after: float | None = None, request_id: str | None = None
+        self,
+        message: str,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+        refused: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.retry_after = retry_after
         self.request_id = request_id
+        self.refused = refused
+        self.tries = 1
+        self.seconds = 0.0
+
+    def __str__(self) -> str:
+        if self.tries == 1:
+            return self.message
+        return f"{self.message} ({self.tries} tries in {self.seconds:.1f} s)"
 
 
 class Cancelled(EssError):
+    """The caller gave up, or the job was cancelled."""
+
     code = grpc.StatusCode.CANCELLED
 
 
 class Unknown(EssError):
+    """A failure without a code: a proxy's, most often."""
+
     code = grpc.StatusCode.UNKNOWN
 
 
@@ -50,16 +69,20 @@ class DeadlineExceeded(EssError, TimeoutError):
 
 
 class NotFound(EssError, LookupError):
-    """No such model. The message lists those there are."""
+    """No such model, whose message lists those there are, or no such job."""
 
     code = grpc.StatusCode.NOT_FOUND
 
 
 class AlreadyExists(EssError):
+    """A model is loaded with other options, or an idempotency key was used for another job."""
+
     code = grpc.StatusCode.ALREADY_EXISTS
 
 
 class PermissionDenied(EssError):
+    """The token is good, and its role does not allow this."""
+
     code = grpc.StatusCode.PERMISSION_DENIED
 
 
@@ -70,7 +93,7 @@ class ResourceExhausted(EssError):
 
 
 class FailedPrecondition(EssError):
-    """The model cannot be served as things are; the message says why."""
+    """The model cannot be served, or the job is not done, as things are; the message says why."""
 
     code = grpc.StatusCode.FAILED_PRECONDITION
 
@@ -82,6 +105,8 @@ class Aborted(EssError):
 
 
 class OutOfRange(EssError):
+    """Beyond the end of something that exists."""
+
     code = grpc.StatusCode.OUT_OF_RANGE
 
 
@@ -110,6 +135,8 @@ class DataLoss(EssError):
 
 
 class Unauthenticated(EssError):
+    """No token, or none that the server knows (docs/client.md, TLS and tokens)."""
+
     code = grpc.StatusCode.UNAUTHENTICATED
 
 
@@ -136,17 +163,32 @@ _BY_CODE: dict[grpc.StatusCode, type[EssError]] = {
 }
 
 
+def error_class(name: str) -> type[EssError]:
+    """The class of a status code's name, such as "INVALID_ARGUMENT"."""
+    return next((error for code, error in _BY_CODE.items() if code.name == name), Unknown)
+
+
 def error_from_rpc(error: grpc.RpcError, address: str) -> EssError:
     """The exception for a failed call to the server at `address`."""
-    code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
-    details = (error.details() if isinstance(error, grpc.Call) else str(error)) or code.name
-    if code is grpc.StatusCode.UNAVAILABLE and "connect" in details.lower():
-        details = f"no server answers at {address} ({details})"
-    trailing = error.trailing_metadata() if isinstance(error, grpc.Call) else None
-    metadata = {key: str(value) for key, value in trailing or ()}
+    # Failed calls are the errors themselves; grpc's and grpc.aio's have the same methods.
+    failed: Any = error if hasattr(error, "code") else None
+    code = failed.code() if failed else grpc.StatusCode.UNKNOWN
+    details = (failed.details() if failed else str(error)) or code.name
+    unreached = code is grpc.StatusCode.UNAVAILABLE and any(t in details for t in _UNREACHED)
+    if unreached:
+        secure = "handshake failed" in details.lower()
+        what = "no secure connection to" if secure else "no server answers at"
+        details = f"{what} {address} ({details})"
+    metadata = {k: str(value) for k, value in (failed.trailing_metadata() if failed else ()) or ()}
     milliseconds = metadata.get("ess-retry-after-ms", "")
+    retry_after = int(milliseconds) / 1000 if milliseconds.isdigit() else None
     return _BY_CODE.get(code, Unknown)(
         details,
-        retry_after=int(milliseconds) / 1000 if milliseconds.isdigit() else None,
+        retry_after=retry_after,
         request_id=metadata.get("ess-request-id"),
+        refused=unreached or retry_after is not None,
     )
+
+
+# gRPC's words where no connection came about. A connection that breaks has others.
+_UNREACHED = ("failed to connect", "Failed to connect", "DNS resolution failed")

@@ -128,7 +128,7 @@ def main():
         (Path(root) / DEMO).symlink_to(demo)
         with (
             ServerProcess(f"--model_root={root}", "--preload=tiny,slow") as server,
-            Client(server.address, timeout=600) as client,
+            Client(server.address, timeout=600, retries=0) as client,
         ):
             small_requests(server)
             overload(server)

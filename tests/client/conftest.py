@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from job_server import JobServer
 from replay_server import ReplayServer
 from synthetic import make_profile
 
 from ess_client import Client, Profile
 
 
+@pytest.fixture(autouse=True)
+def configuration(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any) -> Path:
+    """An empty folder for client.toml, and none of the variables of whoever runs the tests."""
+    for name in list(os.environ):
+        if name.startswith("ESS_"):
+            monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("config")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home))
+    (home / "ess").mkdir()
+    return home / "ess" / "client.toml"
+
+
 @pytest.fixture
 def server() -> Iterator[ReplayServer]:
     """A gRPC server on a free port that answers with the messages a test gives it."""
     with ReplayServer() as running:
+        yield running
+
+
+@pytest.fixture
+def job_server() -> Iterator[JobServer]:
+    """One that keeps jobs, which move on when a test says so."""
+    with JobServer() as running:
         yield running
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from typing import Any
 
@@ -21,18 +21,30 @@ from ess_client._proto.ess.v1 import (
 
 class ReplayServer(profiler_pb2_grpc.EssProfilerServicer):
     """Answers Profile with `responses`, ProfileOperators with `operator_responses`, the rest with
-    fixed values; keeps the requests. With `failure`, every call ends with that code and text."""
+    fixed values; keeps the requests. With `failure`, every call ends with that code and text, and
+    with `failures` (code, text, trailing metadata) as many calls do. break_after: the first Profile
+    is cut off after so many answers. With `credentials` it speaks TLS."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
         self.responses: Iterable[Any] = ()
         self.operator_responses: Iterable[Any] | None = None
         self.requests: list[Any] = []
         self.failure: tuple[grpc.StatusCode, str] | None = None
+        self.failures: list[tuple[grpc.StatusCode, str, tuple[Any, ...]]] = []
+        self.break_after: int | None = None
+        self.metadata: dict[str, str] = {}  # Of the newest call.
+        self.seconds_left: list[float] = []  # To the deadline, of each call.
+        self.on_profile: Callable[[], object] = lambda: None
         self.hold: threading.Event | None = None
         self.started, self.ended = threading.Event(), threading.Event()
         self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
         profiler_pb2_grpc.add_EssProfilerServicer_to_server(self, self._server)
-        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        port = (
+            self._server.add_insecure_port("127.0.0.1:0")
+            if credentials is None
+            else self._server.add_secure_port("127.0.0.1:0", credentials)
+        )
+        self.address = f"127.0.0.1:{port}"
 
     def __enter__(self) -> ReplayServer:
         self._server.start()
@@ -43,9 +55,13 @@ class ReplayServer(profiler_pb2_grpc.EssProfilerServicer):
 
     def Profile(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802
         self._start(request, context)
+        self.on_profile()
         context.add_callback(self.ended.set)
         self.started.set()
-        for response in self.responses:
+        for count, response in enumerate(self.responses):
+            if count == self.break_after:
+                self.break_after = None
+                context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
             yield response
             if self.hold is not None:
                 self.hold.wait(10)
@@ -103,8 +119,14 @@ class ReplayServer(profiler_pb2_grpc.EssProfilerServicer):
 
     def _start(self, request: Any, context: grpc.ServicerContext) -> None:
         self.requests.append(request)
+        self.metadata = dict(context.invocation_metadata())
+        self.seconds_left.append(context.time_remaining())
         if self.failure is not None:
             context.abort(*self.failure)
+        if self.failures:
+            code, text, trailing = self.failures.pop(0)
+            context.set_trailing_metadata(trailing)
+            context.abort(code, text)
 
     @staticmethod
     def _model(name: str) -> models_pb2.Model:

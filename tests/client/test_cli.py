@@ -268,7 +268,7 @@ def test_a_failed_call_is_one_line_and_an_exit_code(
 ) -> None:
     server.failure = (code, "the reason")
 
-    result = ess("profile", "--model", "tiny", "--prompt", "a")
+    result = ess("profile", "--model", "tiny", "--prompt", "a", "--retries", "0")
 
     assert result.exit_code == exit_code
     assert result.stderr == f"ess: {code.name}: the reason\n"

@@ -114,7 +114,7 @@ def test_low_priority_waits_for_normal(root):
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(root):
     with serve(root, "max_queued_profiles: 1") as server:
         queued = Queued(server)
-        with Held(server), Client(server.address, client_id="alice") as client:
+        with Held(server), Client(server.address, client_id="alice", retries=0) as client:
             queued.add("a", "alice")
             with pytest.raises(ResourceExhausted, match="limit is 1 .max_queued_profiles") as error:
                 client.profile("slow", **SHORT)
@@ -127,7 +127,7 @@ def test_a_full_queue_makes_room_for_a_caller_who_has_less_of_it(root):
         refused = threading.Event()
 
         def greedy():
-            with Client(server.address, client_id="alice") as client:
+            with Client(server.address, client_id="alice", retries=0) as client:
                 try:
                     client.profile("slow", **SHORT)
                 except ResourceExhausted as error:
@@ -153,7 +153,7 @@ def test_a_full_queue_makes_room_for_a_caller_who_has_less_of_it(root):
 def test_tokens_that_wait_are_limited_too(root):
     with serve(root, "max_queued_tokens: 500") as server:
         queued = Queued(server)
-        with Held(server, HEAVY), Client(server.address) as client:
+        with Held(server, HEAVY), Client(server.address, retries=0) as client:
             queued.add("a", "alice")
             with pytest.raises(ResourceExhausted, match="300 tokens are asked for and 300 wait"):
                 client.profile("slow", **SHORT)
@@ -166,7 +166,7 @@ def test_tokens_that_wait_are_limited_too(root):
 
 def test_a_deadline_in_the_queue_ends_the_call_and_frees_its_place(root):
     config = "max_queued_profiles: 1"
-    with serve(root, config) as server, Held(server), Client(server.address) as client:
+    with serve(root, config) as server, Held(server), Client(server.address, retries=0) as client:
         for _ in range(3):  # Each would be refused if the one before it kept its place.
             with pytest.raises(DeadlineExceeded):
                 client.profile("slow", **SHORT, timeout=0.3)

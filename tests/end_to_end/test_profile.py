@@ -298,7 +298,7 @@ def test_a_full_queue_refuses_at_once(tmp_path):
     config = tmp_path / "server.textproto"
     config.write_text("max_queued_profiles: 1")
     flags = (f"--config={config}", f"--model_root={tmp_path}", "--preload=slow")
-    with ServerProcess(*flags) as server, Client(server.address) as client:
+    with ServerProcess(*flags) as server, Client(server.address, retries=0) as client:
         started = threading.Event()
 
         def hold(event):

@@ -160,7 +160,7 @@ class Soak:
             self.bad_request: 3,
         }
         with (
-            Client(self.server.address, timeout=CALL_SECONDS) as client,
+            Client(self.server.address, timeout=CALL_SECONDS, retries=0) as client,
             grpc.insecure_channel(self.server.address) as channel,
         ):
             while time.monotonic() < self.end:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import grpc
@@ -11,6 +12,7 @@ from typer.core import TyperGroup
 from ess_client.errors import EssError
 
 LOCAL_FILE = 10
+JOB_ENDED_BADLY = 11
 INTERRUPTED = 130
 
 # Code, what it means, and the gRPC codes that lead to it.
@@ -57,7 +59,8 @@ def exit_code(error: EssError) -> int:
 
 def exit_code_help() -> str:
     rows = [(0, "done"), (2, "wrong command line"), *((code, text) for code, text, _ in FAMILIES)]
-    rows += [(LOCAL_FILE, "a local file cannot be read or written"), (INTERRUPTED, "interrupted")]
+    rows += [(LOCAL_FILE, "a local file cannot be read or written")]
+    rows += [(JOB_ENDED_BADLY, "the job failed or was cancelled"), (INTERRUPTED, "interrupted")]
     return "Exit codes: " + "; ".join(f"{code} {text}" for code, text in rows) + "."
 
 
@@ -66,11 +69,13 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                return super().invoke(ctx)
         except EssError as error:
             code = exit_code(error)
             request = f" (request {error.request_id})" if error.request_id else ""
-            typer.echo(f"ess: {error.code.name}: {_one_line(error.message)}{request}", err=True)
+            typer.echo(f"ess: {error.code.name}: {_one_line(str(error))}{request}", err=True)
         except OSError as error:
             code = LOCAL_FILE
             reason = error.strerror or str(error)
@@ -80,6 +85,10 @@ class Commands(TyperGroup):
             code = INTERRUPTED
             typer.echo("ess: interrupted", err=True)
         raise typer.Exit(code)
+
+
+def _show_warning(message: Warning | str, *details: Any, **more: Any) -> None:
+    typer.echo(f"ess: warning: {_one_line(str(message))}", err=True)
 
 
 def _one_line(text: str) -> str:

@@ -9,19 +9,21 @@ from typing import Annotated, Any
 import typer
 
 import ess_client
-from ess_client.cli import models, operators
+from ess_client.cli import jobs, models, operators
+from ess_client.cli.connection import connecting
 from ess_client.cli.errors import Commands, exit_code_help
 from ess_client.cli.options import (
-    DEFAULT_SERVER,
     Certify,
+    Heads,
     Horizon,
     Json,
+    Layers,
     Measures,
+    Model,
+    NoSpecialTokens,
     Positions,
     Priority,
     Reduce,
-    Server,
-    Timeout,
 )
 from ess_client.cli.output import (
     new_table,
@@ -37,12 +39,12 @@ from ess_client.errors import InvalidArgument
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Effective state-size of sequence models, measured by an ESS Profiler server.",
     epilog=exit_code_help(),
 )
 app.add_typer(models.app, name="models")
+app.add_typer(jobs.app, name="jobs")
 app.command("operators")(operators.operators)
 
 
@@ -62,14 +64,14 @@ def root(
 
 
 @app.command()
-def info(server: Server = DEFAULT_SERVER, timeout: Timeout = None, as_json: Json = False) -> None:
+@connecting
+def info(client: ess_client.Client, as_json: Json = False) -> None:
     """Version, device and limits of the server."""
-    with ess_client.Client(server, timeout) as client:
-        found = dataclasses.asdict(client.server_info())
+    found = dataclasses.asdict(client.server_info())
     if as_json:
         print_json(found)
         return
-    table = new_table(("server", False), (server, False))
+    table = new_table(("server", False), (client.address, False))
     for name, value in found.items():
         text = ", ".join(value) if isinstance(value, (list, tuple)) else str(value)
         table.add_row(name.replace("_", " "), text)
@@ -77,8 +79,10 @@ def info(server: Server = DEFAULT_SERVER, timeout: Timeout = None, as_json: Json
 
 
 @app.command()
+@connecting
 def profile(
-    model: Annotated[str, typer.Option("--model", help="A model of the server.")],
+    client: ess_client.Client,
+    model: Model,
     prompt: Annotated[
         list[str] | None, typer.Option("--prompt", metavar="TEXT", help="A prompt; repeatable.")
     ] = None,
@@ -102,17 +106,13 @@ def profile(
         ),
     ] = None,
     measure: Measures = None,
-    layers: Annotated[
-        str | None, typer.Option(help="Layer indices or operator names, as in 0,4-7.")
-    ] = None,
-    heads: Annotated[str | None, typer.Option(help="Heads, as in 0-8:2.")] = None,
+    layers: Layers = None,
+    heads: Heads = None,
     positions: Positions = None,
     horizon: Horizon = None,
     certify: Certify = False,
     reduce: Reduce = None,
-    no_special_tokens: Annotated[
-        bool, typer.Option("--no-special-tokens", help="Add no BOS or the like to texts.")
-    ] = False,
+    no_special_tokens: NoSpecialTokens = False,
     priority: Priority = "normal",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what it would cost, and run nothing.")
@@ -120,8 +120,6 @@ def profile(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="OUT.safetensors", help="Save here.")
     ] = None,
-    server: Server = DEFAULT_SERVER,
-    timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
     """Runs prompts through a model and measures its operators at every position."""
@@ -136,16 +134,15 @@ def profile(
         "reduce": reduce,
         "add_special_tokens": False if no_special_tokens else None,
     }
-    with ess_client.Client(server, timeout) as client:
-        if dry_run:
-            estimate = client.estimate(model, **arguments)
-            if as_json:
-                print_json(dataclasses.asdict(estimate))
-            else:
-                typer.echo(estimate)
-            return
-        with progress_display(as_json, "operators x prompts", "forward pass") as progress:
-            result = client.profile(model, progress=progress, priority=priority, **arguments)
+    if dry_run:
+        estimate = client.estimate(model, **arguments)
+        if as_json:
+            print_json(dataclasses.asdict(estimate))
+        else:
+            typer.echo(estimate)
+        return
+    with progress_display(as_json, "operators x prompts", "forward pass") as progress:
+        result = client.profile(model, progress=progress, priority=priority, **arguments)
     if output is not None:
         result.save(output)
     if as_json:

@@ -9,26 +9,28 @@ import typer
 from rich.markup import escape
 
 from ess_client import Client
-from ess_client.cli.options import DEFAULT_SERVER, Json, Server, Timeout
+from ess_client.cli.completion import model_names
+from ess_client.cli.connection import connecting
+from ess_client.cli.options import Json
 from ess_client.cli.output import new_table, print_json, print_table
 from ess_client.models import ModelInfo
 
 app = typer.Typer(no_args_is_help=True, help="List, load and unload the server's models.")
 
-Name = Annotated[str, typer.Argument(help="A model of the server.")]
+Name = Annotated[str, typer.Argument(help="A model of the server.", autocompletion=model_names)]
 
 
 @app.command("list")
-def list_models(
-    server: Server = DEFAULT_SERVER, timeout: Timeout = None, as_json: Json = False
-) -> None:
+@connecting
+def list_models(client: Client, as_json: Json = False) -> None:
     """The models the server knows."""
-    with Client(server, timeout) as client:
-        _print(client.models(), as_json)
+    _print(client.models(), as_json)
 
 
 @app.command()
+@connecting
 def load(
+    client: Client,
     name: Name,
     random_init: Annotated[
         int | None,
@@ -45,31 +47,26 @@ def load(
     reload: Annotated[
         bool, typer.Option("--reload", help="Read a loaded model again and replace it.")
     ] = False,
-    server: Server = DEFAULT_SERVER,
-    timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
     """Loads a model and returns when it is resident."""
-    with Client(server, timeout) as client:
-        model = client.load_model(
-            name,
-            random_init=random_init,
-            dtype=dtype,
-            alias=alias,
-            device=device,
-            pinned=pinned,
-            reload=reload,
-        )
+    model = client.load_model(
+        name,
+        random_init=random_init,
+        dtype=dtype,
+        alias=alias,
+        device=device,
+        pinned=pinned,
+        reload=reload,
+    )
     _print([model], as_json)
 
 
 @app.command()
-def unload(
-    name: Name, server: Server = DEFAULT_SERVER, timeout: Timeout = None, as_json: Json = False
-) -> None:
+@connecting
+def unload(client: Client, name: Name, as_json: Json = False) -> None:
     """Unloads a model, after the requests that use it."""
-    with Client(server, timeout) as client:
-        released = client.unload_model(name)
+    released = client.unload_model(name)
     if as_json:
         print_json({"name": name, "released_bytes": released})
     else:

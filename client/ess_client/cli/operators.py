@@ -13,8 +13,8 @@ import typer
 from ess_client import operators as classes
 from ess_client._operator_stream import OperatorsResult
 from ess_client._text import number
+from ess_client.cli.connection import connecting
 from ess_client.cli.options import (
-    DEFAULT_SERVER,
     Certify,
     Horizon,
     Json,
@@ -22,8 +22,6 @@ from ess_client.cli.options import (
     Positions,
     Priority,
     Reduce,
-    Server,
-    Timeout,
 )
 from ess_client.cli.output import new_table, print_json, print_table, progress_display
 from ess_client.client import Client
@@ -31,7 +29,9 @@ from ess_client.errors import DataLoss, InvalidArgument
 from ess_client.storage import written_atomically
 
 
+@connecting
 def operators(
+    client: Client,
     file: Annotated[
         Path,
         typer.Argument(
@@ -48,18 +48,13 @@ def operators(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="OUT.npz", help="Save here.")
     ] = None,
-    server: Server = DEFAULT_SERVER,
-    timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
     """Measures operators that you bring, dense or in factors."""
     if output is not None and output.suffix != ".npz":
         raise InvalidArgument(f"{output.name}: the output is a .npz file")
     operator = read_operator(file)
-    with (
-        Client(server, timeout) as client,
-        progress_display(as_json, "values", "operators") as progress,
-    ):
+    with progress_display(as_json, "values", "operators") as progress:
         result = client.profile_operators(
             operator,
             measures=measure or None,

@@ -6,19 +6,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from ess_client.client import DEFAULT_ADDRESS
+from ess_client.cli.completion import model_names
 
-Server = Annotated[
-    str,
-    typer.Option("--server", envvar="ESS_SERVER", metavar="HOST:PORT", help="The server."),
-]
-Timeout = Annotated[
-    float | None,
-    typer.Option(
-        "--timeout",
-        metavar="SECONDS",
-        help="Of each call; default 600 for profiles, loading and unloading, 30 for the rest.",
-    ),
+Model = Annotated[
+    str, typer.Option("--model", help="A model of the server.", autocompletion=model_names)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
@@ -30,6 +21,11 @@ Measures = Annotated[
         "frobenius_norm, singular_values:K, causal (recurrences); repeatable. "
         "Default: the server's.",
     ),
+]
+Layers = Annotated[str | None, typer.Option(help="Layer indices or operator names, as in 0,4-7.")]
+Heads = Annotated[str | None, typer.Option(help="Heads, as in 0-8:2.")]
+NoSpecialTokens = Annotated[
+    bool, typer.Option("--no-special-tokens", help="Add no BOS or the like to texts.")
 ]
 Positions = Annotated[str | None, typer.Option(help="Positions, as in 0-511:8.")]
 Horizon = Annotated[
@@ -47,5 +43,3 @@ Reduce = Annotated[
 Priority = Annotated[
     Literal["normal", "low"], typer.Option(help="low waits for the normal requests of all callers.")
 ]
-
-DEFAULT_SERVER = DEFAULT_ADDRESS

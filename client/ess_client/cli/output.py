@@ -18,6 +18,7 @@ from rich.table import Table
 
 from ess_client._stream import Progress
 from ess_client._text import number
+from ess_client.jobs import JobStatus
 from ess_client.profile import Profile
 
 MAX_PROMPT_ROWS = 20
@@ -112,6 +113,43 @@ def progress_display(quiet: bool, unit: str, working: str) -> Iterator[Callable[
             )
     else:
         yield _plain_lines(unit)
+
+
+@contextmanager
+def job_display(quiet: bool) -> Iterator[Callable[[JobStatus], None]]:
+    """The same of a job: a bar on a terminal, plain lines at its states and tenths elsewhere."""
+    if quiet:
+        yield lambda status: None
+    elif sys.stderr.isatty():
+        bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[detail]}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        with bar:
+            task = bar.add_task("job", total=1, detail="")
+            yield lambda status: bar.update(
+                task, description=status.state, completed=status.progress, detail=_detail(status)
+            )
+    else:
+        seen: list[tuple[str, int]] = []
+
+        def show(status: JobStatus) -> None:
+            now = (status.state, int(10 * status.progress))
+            if now not in seen:
+                seen.append(now)
+                typer.echo(f"{status.state}: {_detail(status)}", err=True)
+
+        yield show
+
+
+def _detail(status: JobStatus) -> str:
+    text = f"{status.prompts_done} of {status.prompts_total} prompts, {status.progress:.0%}"
+    left = status.seconds_left
+    return text if left is None or status.ended else f"{text}, about {left:.0f} s left"
 
 
 def _plain_lines(unit: str) -> Callable[[Progress], None]:

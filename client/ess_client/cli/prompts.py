@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ess_client.errors import InvalidArgument
@@ -22,23 +23,27 @@ def gather_inputs(
 
 def gather_prompts(texts: list[str], file: str | None, token_ids: list[str]) -> list[Any]:
     """All prompts in one list, for Client.profile. "-" as FILE is standard input."""
-    prompts: list[Any] = list(texts)
-    if file is not None:
-        if file == "-":
-            prompts += read_json_lines(sys.stdin.read(), "standard input")
-        else:
-            with open(file, encoding="utf-8") as opened:
-                prompts += read_json_lines(opened.read(), file)
-    prompts += [{"token_ids": _parse_ids(ids)} for ids in token_ids]
+    prompts = list(iterate_prompts(texts, file, token_ids))
     if not prompts:
         raise InvalidArgument("no prompts: give --prompt, --prompts, --token-ids or --gaussian")
     return prompts
 
 
-def read_json_lines(text: str, name: str) -> list[Any]:
+def iterate_prompts(texts: list[str], file: str | None, token_ids: list[str]) -> Iterator[Any]:
+    """The same one by one, without holding the file's."""
+    yield from texts
+    if file == "-":
+        yield from read_json_lines(sys.stdin, "standard input")
+    elif file is not None:
+        with open(file, encoding="utf-8") as opened:
+            yield from read_json_lines(opened, file)
+    for ids in token_ids:
+        yield {"token_ids": _parse_ids(ids)}
+
+
+def read_json_lines(lines: Iterable[str], name: str) -> Iterator[Any]:
     """One {"text": ...} or {"token_ids": [...]} per line, with an optional "id"."""
-    prompts = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
@@ -47,8 +52,7 @@ def read_json_lines(text: str, name: str) -> list[Any]:
             raise InvalidArgument(f"{name}, line {number}: not JSON: {error}") from None
         if not isinstance(prompt, dict) or ("text" in prompt) == ("token_ids" in prompt):
             raise InvalidArgument(f"{name}, line {number}: needs text or token_ids, and not both")
-        prompts.append(prompt)
-    return prompts
+        yield prompt
 
 
 def _parse_gaussian(text: str) -> dict[str, int]:

@@ -1,0 +1,79 @@
+"""When a failed call is tried again: only where that is safe, and only within its deadline.
+
+Refused: nobody was reached, or the server had no place and said when to come back
+(ess-retry-after-ms). No work had begun, so every call is tried again, `retries` times at most.
+
+Lost: the connection broke, or the server was shutting down. The work may have begun. Reads are
+tried again. Profiles too, since they change nothing and are assembled whole before the caller sees
+them, but once: a request that ends a server must not end it again and again. What must not happen
+twice (unload, delete) is not.
+
+Every other error is the answer.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+from ess_client._steps import Attempt, Call, Deadline, Pause, Script
+from ess_client.errors import EssError, Unavailable
+
+FIRST_PAUSE = 0.2  # Seconds; doubled by each try.
+LONGEST_PAUSE = 10.0
+
+
+class Tries:
+    """The tries of one call. `draw` gives random numbers in [0, 1): callers must not come back all
+    at once."""
+
+    def __init__(
+        self,
+        retries: int,
+        losses: int | None,
+        deadline: Deadline,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._retries = retries
+        self._allowed_losses = retries if losses is None else losses
+        self._deadline = deadline
+        self._draw = draw
+        self._began = time.monotonic()
+        self._failures = 0
+        self._losses = 0
+
+    def pause_after(self, error: EssError) -> float:
+        """Seconds until the next try. Raises the error, which then says how many tries there were,
+        where there is no next one."""
+        self._failures += 1
+        error.tries, error.seconds = self._failures, time.monotonic() - self._began
+        if self._failures > self._retries:
+            raise error
+        if not error.refused:
+            self._losses += 1
+            if not isinstance(error, Unavailable) or self._losses > self._allowed_losses:
+                raise error
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (self._failures - 1))
+        if error.retry_after is None:
+            pause *= 0.5 + self._draw() / 2
+        else:
+            pause = error.retry_after + pause * self._draw()
+        if pause >= self._deadline.left():
+            raise error  # There is no time for another try.
+        return pause
+
+    def progressed(self) -> None:
+        """What came since the last failure will not be done again: the count begins anew."""
+        self._failures = self._losses = 0
+
+
+def attempts(call: Call, retries: int) -> Script[object]:
+    """The tries of one call; its result is the call's."""
+    tries = Tries(retries, call.losses, call.deadline)
+    while True:
+        try:
+            return (yield Attempt(call))
+        except EssError as error:
+            pause = tries.pause_after(error)
+        yield Pause(pause)
