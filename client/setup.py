@@ -87,5 +87,6 @@ setup(
         "rich>=13",
         "matplotlib>=3.7",
         "jinja2>=3.1",
+        "tomli>=2; python_version < '3.11'",
     ]
 )
