@@ -105,7 +105,17 @@ class Connection:
         try:
             yield
         except grpc.RpcError as error:
-            raise error_from_rpc(error, self.address) from None
+            raise error_from_rpc(error, self.address, self._hint(error)) from None
+
+    def _hint(self, error: Any) -> str:
+        """What may be missing, where gRPC's own words do not say it."""
+        code = error.code() if hasattr(error, "code") else None
+        if code is grpc.StatusCode.UNAUTHENTICATED and self._settings.token is None:
+            return "; no token was sent: token_file, --token-file, ESS_TOKEN or client.toml"
+        if code is grpc.StatusCode.UNAVAILABLE and not self._settings.tls:
+            closed = "Socket closed" in str(error.details())
+            return "; does it want TLS?" if closed else ""
+        return ""
 
 
 def request_of(call: Call) -> Any:

@@ -168,8 +168,8 @@ def error_class(name: str) -> type[EssError]:
     return next((error for code, error in _BY_CODE.items() if code.name == name), Unknown)
 
 
-def error_from_rpc(error: grpc.RpcError, address: str) -> EssError:
-    """The exception for a failed call to the server at `address`."""
+def error_from_rpc(error: grpc.RpcError, address: str, hint: str = "") -> EssError:
+    """The exception for a failed call to the server at `address`. hint: ends its message."""
     # Failed calls are the errors themselves; grpc's and grpc.aio's have the same methods.
     failed: Any = error if hasattr(error, "code") else None
     code = failed.code() if failed else grpc.StatusCode.UNKNOWN
@@ -178,7 +178,9 @@ def error_from_rpc(error: grpc.RpcError, address: str) -> EssError:
     if unreached:
         secure = "handshake failed" in details.lower()
         what = "no secure connection to" if secure else "no server answers at"
-        details = f"{what} {address} ({details})"
+        details = f"{what} {address} ({details}{hint})"
+    else:
+        details += hint
     metadata = {k: str(value) for k, value in (failed.trailing_metadata() if failed else ()) or ()}
     milliseconds = metadata.get("ess-retry-after-ms", "")
     retry_after = int(milliseconds) / 1000 if milliseconds.isdigit() else None
@@ -191,4 +193,4 @@ def error_from_rpc(error: grpc.RpcError, address: str) -> EssError:
 
 
 # gRPC's words where no connection came about. A connection that breaks has others.
-_UNREACHED = ("failed to connect", "Failed to connect", "DNS resolution failed")
+_UNREACHED = ("failed to connect", "Failed to connect", "DNS resolution failed", "errors resolving")

@@ -76,7 +76,7 @@ def test_after_a_lost_connection_reads_are_tried_again_work_once_and_changes_nev
     assert caught.value.tries == tries
     said = re.search(r"\((\d) tries in \d+\.\d s\)", str(caught.value))
     assert (said is None) == (tries == 1)
-    assert caught.value.message == "Socket closed"
+    assert caught.value.message.startswith("Socket closed")
 
 
 def test_a_profile_that_breaks_in_the_middle_is_assembled_anew(
@@ -105,10 +105,10 @@ def test_no_other_error_is_tried_again(
 ) -> None:
     replaying.failures = [(code, "the reason", ())]
 
-    with pytest.raises(EssError, match="the reason$") as caught:
+    with pytest.raises(EssError, match="^the reason") as caught:
         client.models()
 
-    assert len(replaying.requests) == 1
+    assert len(replaying.requests) == caught.value.tries == 1
     assert not caught.value.refused
 
 

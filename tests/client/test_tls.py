@@ -109,6 +109,29 @@ def test_a_server_without_tls_is_not_talked_to_with_tls(
     assert server.requests == []
 
 
+def test_a_server_with_tls_that_is_called_without_is_told(tls_server: ReplayServer) -> None:
+    with (
+        Client(tls_server.address, retries=0) as client,
+        pytest.raises(ess_client.Unavailable, match="no server answers at .*does it want TLS"),
+    ):
+        client.models()
+
+
+def test_a_call_without_a_token_is_told_where_tokens_come_from(server: ReplayServer) -> None:
+    server.failure = (grpc.StatusCode.UNAUTHENTICATED, "a token is needed")
+
+    def refused(token: str | None) -> str:
+        with (
+            Client(server.address, token=token) as client,
+            pytest.raises(ess_client.Unauthenticated) as caught,
+        ):
+            client.models()
+        return caught.value.message
+
+    assert "needed; no token was sent: token_file, --token-file, ESS_TOKEN" in refused(None)
+    assert refused(TOKEN) == "a token is needed"
+
+
 def test_mutual_tls_needs_the_certificate_of_the_client(
     mutual_server: ReplayServer, authority: Pair, mine: Pair
 ) -> None:
