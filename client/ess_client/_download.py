@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from ess_client import _retry
 from ess_client._job_status import JobStatus
 from ess_client._proto.ess.v1 import jobs_pb2
 from ess_client._retry import Tries
@@ -142,7 +143,7 @@ def _fill(
     settings: Settings, job: JobStatus, part: PartialFile, deadline: Deadline
 ) -> Script[None]:
     """Calls FetchJobResult until all bytes are there, each time from where it broke."""
-    tries = Tries(settings.retries, None, deadline)
+    tries = Tries(settings.retries, None, deadline, _retry.PATIENCE)
     while not part.complete:
         before = part.size
         request = jobs_pb2.FetchJobResultRequest(id=job.id, offset=before)

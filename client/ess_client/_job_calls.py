@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal
 
-from ess_client import _requests
+from ess_client import _requests, _retry
 from ess_client._download import fetch
 from ess_client._job_status import PRIORITIES, STATES, JobStatus, status_from_message
 from ess_client._prompt_lines import PromptLines
@@ -212,7 +212,7 @@ def result(
 
 def _follow(settings: Settings, job_id: str, deadline: Deadline, emit: bool) -> Script[JobStatus]:
     """Watches the job to its end; emits it at each change."""
-    tries = Tries(settings.retries, None, deadline)
+    tries = Tries(settings.retries, None, deadline, _retry.PATIENCE)
     last: JobStatus | None = None
     while True:
         seconds = min(WATCH_SECONDS, deadline.left())

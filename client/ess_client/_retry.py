@@ -8,7 +8,8 @@ tried again. Profiles too, since they change nothing and are assembled whole bef
 them, but once: a request that ends a server must not end it again and again. What must not happen
 twice (unload, delete) is not.
 
-Every other error is the answer.
+Every other error is the answer. Waiting for a job, and fetching its result, outlast a restart of
+the server: once it has answered, they go on for PATIENCE after each break.
 """
 
 from __future__ import annotations
@@ -22,39 +23,47 @@ from ess_client.errors import EssError, Unavailable
 
 FIRST_PAUSE = 0.2  # Seconds; doubled by each try.
 LONGEST_PAUSE = 10.0
+PATIENCE = 300.0  # Seconds: a server that comes back has to read its models.
 
 
 class Tries:
-    """The tries of one call. `draw` gives random numbers in [0, 1): callers must not come back all
-    at once."""
+    """The tries of one call, or of several that go on from each other (`progressed`).
+
+    patience: seconds of further tries, beyond `retries`, after something has come. draw: gives
+    random numbers in [0, 1), since callers must not come back all at once.
+    """
 
     def __init__(
         self,
         retries: int,
         losses: int | None,
         deadline: Deadline,
+        patience: float = 0.0,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._retries = retries
         self._allowed_losses = retries if losses is None else losses
         self._deadline = deadline
+        self._patience = patience if retries else 0.0
         self._draw = draw
         self._began = time.monotonic()
         self._failures = 0
         self._losses = 0
+        self._patient_until = 0.0  # On the monotonic clock.
 
     def pause_after(self, error: EssError) -> float:
         """Seconds until the next try. Raises the error, which then says how many tries there were,
         where there is no next one."""
         self._failures += 1
         error.tries, error.seconds = self._failures, time.monotonic() - self._began
-        if self._failures > self._retries:
-            raise error
         if not error.refused:
             self._losses += 1
-            if not isinstance(error, Unavailable) or self._losses > self._allowed_losses:
+            if not isinstance(error, Unavailable):
                 raise error
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (self._failures - 1))
+        exhausted = self._failures > self._retries or self._losses > self._allowed_losses
+        if exhausted and time.monotonic() > self._patient_until:
+            raise error
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 30))
         if error.retry_after is None:
             pause *= 0.5 + self._draw() / 2
         else:
@@ -66,6 +75,7 @@ class Tries:
     def progressed(self) -> None:
         """What came since the last failure will not be done again: the count begins anew."""
         self._failures = self._losses = 0
+        self._patient_until = time.monotonic() + self._patience
 
 
 def attempts(call: Call, retries: int) -> Script[object]:

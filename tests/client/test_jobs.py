@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,48 @@ def test_a_watch_goes_on_after_its_connection_broke(client: Client, job_server: 
 
     assert states == ["queued", "succeeded"]
     assert job_server.count("WatchJob") == 6
+
+
+def test_waiting_outlasts_a_restart_of_the_server(tmp_path: Path) -> None:
+    first = JobServer()
+    first.__enter__()
+    first.add()
+    restarted: list[JobServer] = []
+
+    def restart() -> None:
+        first.__exit__()
+        time.sleep(2)  # Longer than one try lasts, with its pause.
+        second = JobServer(first.address)
+        second.add()
+        second.__enter__()
+        restarted.append(second)
+        second.succeed("job-0", RESULT)
+
+    with Client(first.address, retries=1) as client:
+        job = client.job("job-0")
+        states = []
+        thread = threading.Thread(target=restart)
+        for status in job.watch():
+            if not states:
+                thread.start()
+            states.append(status.state)
+        thread.join()
+        job.download(tmp_path / "r")
+    restarted[0].__exit__()
+
+    assert (states[0], states[-1]) == ("queued", "succeeded")
+    assert (tmp_path / "r").read_bytes() == RESULT
+
+
+def test_waiting_for_a_server_that_never_answered_ends_soon(job_server: JobServer) -> None:
+    job_server.add()
+    with Client(job_server.address, retries=1) as client:
+        job = client.job("job-0")
+        for _ in range(3):
+            job_server.fail("WatchJob")
+
+        with pytest.raises(ess_client.Unavailable, match="2 tries"):
+            job.wait()
 
 
 def test_a_watch_has_the_timeout_of_its_call(client: Client, job_server: JobServer) -> None:

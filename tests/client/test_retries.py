@@ -158,7 +158,7 @@ def test_a_call_reaches_a_server_that_starts_a_moment_later() -> None:
 
 def test_pauses_double_up_to_a_limit_and_are_never_all_the_same() -> None:
     def pauses(draw: float) -> list[float]:
-        tries = Tries(20, None, Deadline(3600), lambda: draw)
+        tries = Tries(20, None, Deadline(3600), draw=lambda: draw)
         return [tries.pause_after(ess_client.Unavailable("gone")) for _ in range(12)]
 
     low, high = pauses(0.0), pauses(1.0)
