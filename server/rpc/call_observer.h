@@ -13,7 +13,7 @@
 #include "nlohmann/json.hpp"
 #include "server/pipeline/stage_times.h"
 #include "server/rpc/call_services.h"
-#include "server/rpc/trace_context.h"
+#include "server/rpc/request_observer.h"
 
 namespace ess::rpc {
 
@@ -37,15 +37,17 @@ class CallObserver {
   // Who calls. Only when admitted.
   const Identity& identity() const { return *identity_; }
 
-  const std::string& request_id() const { return request_id_; }
-  const std::string& model() const { return model_; }
-  const std::string& caller() const { return caller_; }
+  const std::string& request_id() const { return request_.origin().request_id; }
+  const std::string& model() const { return request_.origin().served_model; }
+  const std::string& caller() const { return request_.origin().caller; }
+  // Who asks for what, to make that of further requests of the call.
+  const RequestObserver::Origin& origin() const { return request_.origin(); }
 
   void CountSent(int64_t bytes);
   void CountStalled(absl::Duration time);
   void CountReceived(int64_t bytes);
   // For the log line: what the call is about, as an object.
-  void SetFacts(nlohmann::ordered_json facts) { facts_ = std::move(facts); }
+  void SetFacts(nlohmann::ordered_json facts) { request_.SetFacts(std::move(facts)); }
 
   // Records the end. `stages` goes to the metrics and the log.
   void Finish(const absl::Status& status, const StageTimes& stages = {});
@@ -53,15 +55,8 @@ class CallObserver {
  private:
   const CallServices services_;
   CancellationToken& cancellation_;
-  const std::string rpc_;
-  const std::string model_;
   const absl::StatusOr<Identity> identity_;
-  const std::string request_id_;
-  const std::string caller_;
-  const TraceContext trace_;
-  const absl::Time start_;
-  nlohmann::ordered_json facts_ = nlohmann::ordered_json::object();
-  bool finished_ = false;
+  RequestObserver request_;
 };
 
 }  // namespace ess::rpc

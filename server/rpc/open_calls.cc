@@ -32,4 +32,10 @@ absl::Status OpenCalls::StatusOf(const absl::Status& status) {
   return absl::UnavailableError("the server is shutting down");
 }
 
+absl::Status OpenCalls::Cancel(CancellationToken& token) {
+  const absl::Status deadline = token.Check();
+  token.Cancel();
+  return StatusOf(deadline.ok() ? absl::CancelledError("cancelled by the caller") : deadline);
+}
+
 }  // namespace ess::rpc

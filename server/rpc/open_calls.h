@@ -28,6 +28,10 @@ class OpenCalls {
   // the server, and not the caller, cancels.
   absl::Status StatusOf(const absl::Status& status);
 
+  // Cancels the work of a call that is gone. Why it is: its deadline has passed, the server ends,
+  // or the caller left.
+  absl::Status Cancel(CancellationToken& token);
+
  private:
   absl::Mutex mutex_;
   std::set<CancellationToken*> tokens_ ABSL_GUARDED_BY(mutex_);

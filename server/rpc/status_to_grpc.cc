@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "server/admission/retry_after.h"
 #include "server/base/cut_text.h"
 
 namespace ess::rpc {
@@ -16,6 +17,13 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
   // The two enumerations have the same numbers.
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()),
                       CutText(std::string(status.message()), kMaxMessageBytes));
+}
+
+void AddRetryAfter(const absl::Status& status, grpc::CallbackServerContext& call) {
+  if (const auto time = admission::RetryAfter(status)) {
+    call.AddTrailingMetadata(admission::kRetryAfterMetadata,
+                             std::to_string(absl::ToInt64Milliseconds(*time)));
+  }
 }
 
 }  // namespace ess::rpc
