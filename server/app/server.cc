@@ -5,6 +5,7 @@
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 
+#include <atomic>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -24,6 +25,7 @@
 #include "server/base/status_macros.h"
 #include "server/base/worker_pool.h"
 #include "server/ess/ess_engine.h"
+#include "server/inference/inference_service.h"
 #include "server/models/model_loader.h"
 #include "server/pipeline/profile_pipeline.h"
 #include "server/residency/model_residency.h"
@@ -38,6 +40,8 @@ constexpr int kControlThreads = 4;
 constexpr int kMaxQueuedControlCalls = 64;
 // gRPC's own default, said out loud: about 500 000 token ids.
 constexpr int kMaxRequestBytes = 4 << 20;
+// Of the largest size, of ModelInfer and ModelStreamInfer, that are being made or sent.
+constexpr int64_t kMostAnswers = 4;
 // Time for calls that are ended to send their status, before their connections are closed.
 constexpr absl::Duration kEndingTime = absl::Seconds(1);
 // A client that has vanished without a farewell is noticed after the sum of the first two, even
@@ -151,7 +155,22 @@ struct Server::Parts {
                         .max_reference_work = config.max_reference_work(),
                         .default_measures = kDefaultMeasures},
              .longest_stall = absl::Seconds(config.max_stall_seconds())},
-            residency, control_queue, MakeServerInfo(config, device, kDefaultMeasures)) {}
+            residency, control_queue, MakeServerInfo(config, device, kDefaultMeasures)),
+        answer_budget(kMostAnswers * config.max_inference_answer_bytes(),
+                      "4 times max_inference_answer_bytes"),
+        inference_service(
+            {.pipeline = pipeline,
+             .queue = request_queue,
+             .catalogue = catalogue,
+             .residency = residency,
+             .services = services,
+             .statistics = inference_statistics,
+             .answer_budget = answer_budget,
+             .limits = {.max_prompts = config.max_prompts(), .default_measures = kDefaultMeasures},
+             .max_answer_bytes = config.max_inference_answer_bytes(),
+             .longest_stall = absl::Seconds(config.max_stall_seconds()),
+             .server_version = kVersion},
+            residency, control_queue, ready) {}
 
   const std::vector<Measure> kDefaultMeasures = {{.kind = Measure::Kind::kTolerance, .value = 1e-3},
                                                  {.kind = Measure::Kind::kEntropy}};
@@ -173,6 +192,10 @@ struct Server::Parts {
   admission::WorkQueue control_queue;
   admission::ByteBudget upload_budget;
   rpc::ProfilerService service;
+  inference::InferenceStatistics inference_statistics;
+  admission::ByteBudget answer_budget;
+  std::atomic<bool> ready = false;
+  inference::InferenceService inference_service;
   std::string grpc_address;
   std::unique_ptr<grpc::Server> grpc_server;
   std::optional<Health> health;
@@ -211,13 +234,14 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const v1::ServerConfig& co
   builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
   SetKeepalive(builder);
   builder.RegisterService(&parts->service);
+  builder.RegisterService(&parts->inference_service);
   parts->grpc_server = builder.BuildAndStart();
   if (parts->grpc_server == nullptr || port == 0) {
     return absl::UnavailableError(
         fmt::format("listen: cannot listen on {}: the port is in use or the address is not local",
                     config.listen()));
   }
-  parts->health.emplace(*parts->grpc_server->GetHealthCheckService());
+  parts->health.emplace(*parts->grpc_server->GetHealthCheckService(), parts->ready);
   parts->metrics.device_healthy.Set({device}, 1);
   parts->grpc_address =
       fmt::format("{}:{}", config.listen().substr(0, config.listen().rfind(':')), port);

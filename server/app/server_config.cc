@@ -16,6 +16,9 @@
 namespace ess {
 namespace {
 
+// Of the tensors of a message; the rest of its 2 GiB is for what stands beside them.
+constexpr int64_t kMostAnswerBytes = (int64_t{2} << 30) - (16 << 20);
+
 // Keeps the first error of the text format parser.
 class FirstError : public google::protobuf::io::ErrorCollector {
  public:
@@ -94,6 +97,9 @@ absl::Status CompleteServerConfig(v1::ServerConfig& config) {
                         [&](int64_t v) { config.set_max_operator_batch(v); }),
       Complete<int64_t>("max_uploaded_bytes", config.max_uploaded_bytes(), int64_t{4} << 30,
                         [&](int64_t v) { config.set_max_uploaded_bytes(v); }),
+      Complete<int64_t>("max_inference_answer_bytes", config.max_inference_answer_bytes(),
+                        int64_t{64} << 20,
+                        [&](int64_t v) { config.set_max_inference_answer_bytes(v); }),
       Complete<double>("drain_seconds", config.drain_seconds(), 25,
                        [&](double v) { config.set_drain_seconds(v); }),
       Complete<double>("drain_delay_seconds", config.drain_delay_seconds(), 0,
@@ -113,6 +119,11 @@ absl::Status CompleteServerConfig(v1::ServerConfig& config) {
                         [](int64_t) {}),
   };
   for (const absl::Status& check : checks) ESS_RETURN_IF_ERROR(check);
+  if (config.max_inference_answer_bytes() > kMostAnswerBytes) {
+    return absl::InvalidArgumentError(
+        fmt::format("max_inference_answer_bytes: {}; a message of gRPC holds up to {}",
+                    config.max_inference_answer_bytes(), kMostAnswerBytes));
+  }
   if (!config.has_host_memory_budget_bytes()) {
     config.set_host_memory_budget_bytes(AvailableMemoryBytes() / 4);
   }

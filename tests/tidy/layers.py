@@ -35,7 +35,18 @@ MAY_INCLUDE = {
         "telemetry",
         "base",
     },
+    "inference": {
+        "rpc",
+        "pipeline",
+        "residency",
+        "admission",
+        "models",
+        "ess",
+        "telemetry",
+        "base",
+    },
     "app": {
+        "inference",
         "rpc",
         "pipeline",
         "residency",
@@ -53,9 +64,10 @@ TORCH_FREE = {"telemetry", "admission", "tokenization"}
 # Headers of a third party -> the only folders that may include them.
 RESERVED_HEADERS = {
     "prometheus/": {"telemetry"},
-    "grpc": {"rpc", "app"},
+    "grpc": {"rpc", "inference", "app"},
     "ess/v1/": {"rpc", "app"},
-    "google/protobuf/": {"rpc", "app"},
+    "inference/": {"inference"},
+    "google/protobuf/": {"rpc", "inference", "app"},
     "hwy/": {"linalg"},
     "openssl/": {"base"},
 }
