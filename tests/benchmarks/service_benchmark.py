@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The service around the engine, on the demo model: how long a load takes and how much memory it
 keeps, when the first layer's answer arrives, and how much memory a profile of 1024 tokens takes
-beside the weights.
+beside the weights; and the same work through ModelInfer (Open Inference Protocol) and through
+Profile.
 
 Prints one table; the figures are ratios and differences within one run. Needs build/bin/ess_server
 and the demo model (tools/make_demo_model).
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import tritonclient.grpc as triton
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -25,6 +27,7 @@ LIMIT_LOAD_SECONDS = 0.5
 LIMIT_LOAD_BYTES = 1.1  # Of the weights.
 LIMIT_FIRST = 0.10
 LIMIT_BYTES = 1 << 30
+LIMIT_INFER = 1.1  # Of the time of Profile.
 
 
 def resident_bytes(pid: int, field: str) -> int:
@@ -57,6 +60,28 @@ def first_layer_share(client: Client, length: int) -> tuple[float, float]:
     return (arrivals[0] - start) / (end - start), end - start
 
 
+def infer_share(server: ServerProcess, client: Client, prompts: int, length: int) -> float:
+    """Time of ModelInfer over that of Profile, in turns: the medians of each."""
+    tokens = np.random.default_rng(length).integers(10, 40000, (prompts, length))
+    measures = ["tolerance:1e-3", "entropy"]
+    inputs = [triton.InferInput("TOKENS", tokens.shape, "INT64")]
+    inputs[0].set_data_from_numpy(tokens.astype(np.int64))
+    seconds: dict[str, list[float]] = {"infer": [], "profile": []}
+    with triton.InferenceServerClient(server.address) as peer:
+        for _ in range(7):
+            start = time.perf_counter()
+            result = peer.infer(MODEL, inputs, parameters={"measures": ",".join(measures)})
+            ess = result.as_numpy("ESS")
+            middle = time.perf_counter()
+            profile = client.profile(MODEL, token_ids=tokens.tolist(), measures=measures)
+            end = time.perf_counter()
+            seconds["infer"].append(middle - start)
+            seconds["profile"].append(end - middle)
+    expected = profile.ess.transpose("prompt", "measure", "layer", "head", "position").values
+    assert ess.tobytes() == np.ascontiguousarray(expected).tobytes()
+    return float(np.median(seconds["infer"]) / np.median(seconds["profile"]))
+
+
 def main() -> None:
     folder = subprocess.run(
         [sys.executable, ROOT / "tools" / "make_demo_model"],
@@ -76,6 +101,8 @@ def main() -> None:
             rows.append((length, share, seconds))
         weights = client.model(MODEL).weight_bytes
         beside = resident_bytes(server.process.pid, "VmHWM") - weights
+        sizes = ((1, 64), (8, 64), (1, 512))
+        shares = [infer_share(server, client, prompts, length) for prompts, length in sizes]
 
     met = load_seconds < LIMIT_LOAD_SECONDS and load_share < LIMIT_LOAD_BYTES
     print(
@@ -93,6 +120,10 @@ def main() -> None:
         f"peak resident memory up to 1024 tokens: weights {weights / 2**20:.0f} MiB "
         f"+ {beside / 2**20:.0f} MiB (limit + 1024 MiB)  {verdict}"
     )
+    print(f"ModelInfer, time of Profile for the same work, medians of 7 (limit {LIMIT_INFER}x)")
+    for (prompts, length), share in zip(sizes, shares, strict=True):
+        verdict = "ok" if share < LIMIT_INFER else "OVER THE LIMIT"
+        print(f"{prompts} x {length:4d} tokens  {share:.2f}x  {verdict}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,19 @@
-"""What holds for every method of the service, walked over its descriptor."""
+"""What holds for every method of every service of ours, walked over their descriptors."""
 
 import grpc
 import pytest
 from google.protobuf.message_factory import GetMessageClass
+from tritonclient.grpc import service_pb2
 
 from ess_client._proto.ess.v1 import profiler_pb2
 from tests.end_to_end.server_process import ServerProcess, wait_for
 
-SERVICE = profiler_pb2.DESCRIPTOR.services_by_name["EssProfiler"]
-METHODS = sorted(SERVICE.methods_by_name)
+SERVICES = (
+    profiler_pb2.DESCRIPTOR.services_by_name["EssProfiler"],
+    service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"],
+)
+# No two methods have one name: metrics and roles go by it.
+METHODS = {method.name: method for service in SERVICES for method in service.methods}
 AVAILABLE = {
     "Profile",
     "ProfileOperators",
@@ -18,6 +23,30 @@ AVAILABLE = {
     "LoadModel",
     "UnloadModel",
     "GetServerInfo",
+    "ServerLive",
+    "ServerReady",
+    "ServerMetadata",
+    "ModelReady",
+    "ModelMetadata",
+    "ModelConfig",
+    "ModelStatistics",
+    "ModelInfer",
+    "ModelStreamInfer",
+    "RepositoryIndex",
+    "RepositoryModelLoad",
+    "RepositoryModelUnload",
+}
+# Whose empty request is a good one.
+ANSWERED = {
+    "ListModels",
+    "GetServerInfo",
+    "ServerLive",
+    "ServerReady",
+    "ServerMetadata",
+    "ModelReady",
+    "ModelStatistics",
+    "ModelStreamInfer",  # Its errors are messages.
+    "RepositoryIndex",
 }
 
 
@@ -29,13 +58,13 @@ def server(tmp_path_factory):
 
 def call(server, name):
     """Calls a method with an empty request and returns the status."""
-    method = SERVICE.methods_by_name[name]
+    method = METHODS[name]
     request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
     kind = f"{'stream' if method.client_streaming else 'unary'}_"
     kind += "stream" if method.server_streaming else "unary"
     with grpc.insecure_channel(server.address) as channel:
         stub = getattr(channel, kind)(
-            f"/{SERVICE.full_name}/{name}",
+            f"/{method.containing_service.full_name}/{name}",
             request_serializer=request.SerializeToString,
             response_deserializer=response.FromString,
         )
@@ -49,20 +78,24 @@ def call(server, name):
     return grpc.StatusCode.OK, ""
 
 
-@pytest.mark.parametrize("name", METHODS)
+def test_no_two_services_have_a_method_of_one_name():
+    assert len(METHODS) == sum(len(service.methods) for service in SERVICES)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
 def test_an_empty_request_gets_a_documented_answer(server, name):
     code, details = call(server, name)
     if name not in AVAILABLE:
         assert code == grpc.StatusCode.UNIMPLEMENTED
         assert name in details
-    elif name in {"ListModels", "GetServerInfo"}:
+    elif name in ANSWERED:
         assert code == grpc.StatusCode.OK
     else:
         assert code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
         assert details
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", sorted(METHODS))
 def test_every_call_is_counted_and_logged_once(server, name):
     code, _ = call(server, name)
     wait_for(lambda: f"rpc={name} " in server.log())

@@ -3,7 +3,7 @@
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-READINESS = ("", "ess.v1.EssProfiler")
+READINESS = ("", "ess.v1.EssProfiler", "inference.GRPCInferenceService")
 LIVENESS = "liveness"
 
 

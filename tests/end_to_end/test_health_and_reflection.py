@@ -34,7 +34,11 @@ def test_health_of_an_unknown_service_is_not_found(channel):
 
 def test_reflection_describes_every_method(channel):
     database = ProtoReflectionDescriptorDatabase(channel)
-    assert {"ess.v1.EssProfiler", "grpc.health.v1.Health"} <= set(database.get_services())
+    assert {
+        "ess.v1.EssProfiler",
+        "inference.GRPCInferenceService",
+        "grpc.health.v1.Health",
+    } <= set(database.get_services())
     service = DescriptorPool(database).FindServiceByName("ess.v1.EssProfiler")
     assert {method.name for method in service.methods} == {
         "Profile",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
+from tritonclient.grpc import service_pb2
 
 from ess_client import (
     BandedOperator,
@@ -24,8 +25,10 @@ from ess_client._proto.ess.v1 import (
     profiler_pb2,
     server_pb2,
 )
+from tests.end_to_end.inference import text_request, tokens_request
 
 SERVICE = "/ess.v1.EssProfiler/"
+INFERENCE = "/inference.GRPCInferenceService/"
 MODELS = ("tiny-falcon-h1", "tiny-llama")
 
 
@@ -99,6 +102,69 @@ def operators():
     )
 
 
+def inference_requests():
+    """Raw tokens, raw texts and typed tokens, with every parameter."""
+    tokens = tokens_request(
+        [[1, 2, 3, 5, 8], [13, 21, 34, 0, 0]],
+        outputs=["ESS", "LAYER", "CERTAIN", "TOKENS_USED"],
+        lengths=[5, 3],
+        measures="tolerance:1e-3,entropy,relative:0.01",
+        layers="0,1",
+        heads="0-3:3",
+        positions="0-4",
+        certify=True,
+        priority=1,
+        timeout=50_000_000,
+        triton_enable_empty_final_response=True,
+    )
+    text = text_request(
+        ["the quick brown fox", "jumps over"], horizon=4, add_special_tokens=True, layers="000"
+    )
+    text.id = "an id"
+    typed = service_pb2.ModelInferRequest(model_name="tiny-llama", model_version="1")
+    tensor = typed.inputs.add(name="TOKENS", datatype="INT32", shape=[1, 4])
+    tensor.contents.int_contents.extend([1, 2, 3, 4])
+    return tokens, text, typed
+
+
+def inference_calls() -> list[Call]:
+    tokens, text, typed = inference_requests()
+    calls = [
+        Call(INFERENCE + "ModelInfer", (request,), service_pb2.ModelInferResponse)
+        for request in (tokens, text, typed)
+    ]
+    calls += [
+        # One request at a time: answers of several come in any order.
+        Call(INFERENCE + "ModelStreamInfer", (request,), service_pb2.ModelStreamInferResponse)
+        for request in (tokens, text)
+    ]
+    several = (tokens, typed, text)
+    calls.append(
+        Call(
+            INFERENCE + "ModelStreamInfer",
+            several,
+            service_pb2.ModelStreamInferResponse,
+            repeats=False,
+        )
+    )
+    for method, fields, repeats in (
+        ("ServerLive", {}, True),
+        ("ServerReady", {}, True),
+        ("ServerMetadata", {}, True),
+        ("ModelReady", {"name": "tiny-llama", "version": "1"}, True),
+        ("ModelMetadata", {"name": "tiny-llama"}, False),  # Says whether it is in memory.
+        ("ModelConfig", {"name": "tiny-llama", "version": "1"}, False),
+        ("ModelStatistics", {"name": "tiny-llama"}, False),
+        ("RepositoryIndex", {"ready": True}, False),
+        ("RepositoryModelLoad", {"model_name": "tiny-llama"}, True),
+        ("RepositoryModelUnload", {"model_name": "tiny-falcon-h1"}, True),
+    ):
+        request = getattr(service_pb2, f"{method}Request")(**fields)
+        answer = getattr(service_pb2, f"{method}Response")
+        calls.append(Call(INFERENCE + method, (request,), answer, repeats))
+    return calls
+
+
 def good_calls() -> tuple[Call, ...]:
     calls = []
     for request in profile_requests():
@@ -145,6 +211,7 @@ def good_calls() -> tuple[Call, ...]:
             server_pb2.ServerInfo,
         ),
         Call("/grpc.health.v1.Health/Check", (check,), health_pb2.HealthCheckResponse),
+        *inference_calls(),
     ]
     return tuple(calls)
 
@@ -158,6 +225,8 @@ CHANGING = {
     "peak_bytes",
     "uptime_seconds",
 }
+# The same of the parameters of an answer of inference.
+CHANGING_PARAMETERS = {"request_id", "queue_ns", "compute_ns"}
 
 
 def digest(answers: list[Message]) -> str:
@@ -175,6 +244,9 @@ def forget(message: Message) -> None:
     for field, value in message.ListFields():
         if field.name in CHANGING:
             message.ClearField(field.name)
+        elif field.type == field.TYPE_MESSAGE and field.message_type.GetOptions().map_entry:
+            for name in CHANGING_PARAMETERS & set(value):
+                del value[name]
         elif field.type == field.TYPE_MESSAGE:
             for part in value if field.is_repeated else [value]:
                 forget(part)

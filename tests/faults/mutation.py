@@ -23,6 +23,21 @@ STRINGS += ["é" * 100, "\U0001f600", "\ufffd", "..", "../tiny-llama", "/etc/pas
 STRINGS += ["auto", "cpu", "cpu:0", "cpu:1", "cuda", "cuda:0", "cuda:-1", "cuda:128", "meta"]
 STRINGS += ["mps", "xla:1", "cpu:99999999999", "privateuseone", "lazy"]
 STRINGS += ["000", "001", "000.mamba", "999", "second", "T", "a", "b", "c", "A", "band", "sinks"]
+STRINGS += [
+    "TOKENS",
+    "TEXT",
+    "LENGTHS",
+    "ESS",
+    "CERTAIN",
+    "INT32",
+    "INT64",
+    "BYTES",
+    "FP32",
+    "1",
+    "2",
+]
+STRINGS += ["measures", "layers", "layer", "timeout", "priority", "horizon", "sequence_id", "0-3:2"]
+STRINGS += ["shared_memory_region", "classification", "triton_final_response", "entropy,causal"]
 STRINGS += list(MODELS)
 ENUMS = [0, 1, 2, 3, 4, 7, 8, 99, -1, (1 << 31) - 1, -(1 << 31)]
 
@@ -63,7 +78,9 @@ def mutate_fields(message: Message, rng: random.Random) -> None:
     if not places:
         return
     part, field = rng.choice(places)
-    if field.is_repeated:
+    if is_map(field):
+        mutate_map(getattr(part, field.name), field, rng)
+    elif field.is_repeated:
         mutate_repeated(getattr(part, field.name), field, rng)
     elif field.cpp_type == field.CPPTYPE_MESSAGE:
         if rng.random() < 0.5:
@@ -79,9 +96,33 @@ def parts_of(message: Message) -> list[Message]:
     parts = [message]
     for field, value in message.ListFields():
         if field.cpp_type == field.CPPTYPE_MESSAGE:
-            for part in value if field.is_repeated else [value]:
-                parts += parts_of(part)
+            inside = value.values() if is_map(field) else value if field.is_repeated else [value]
+            for part in inside:
+                if isinstance(part, Message):
+                    parts += parts_of(part)
     return parts
+
+
+def is_map(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and field.message_type.GetOptions().map_entry
+
+
+def mutate_map(values, field: FieldDescriptor, rng: random.Random) -> None:
+    """Entries whose values are messages: none, fewer, or more under any name."""
+    way = rng.choice(["clear", "drop", "add", "add", "add", "rename"])
+    if way == "clear":
+        values.clear()
+        return
+    names = sorted(values)
+    if way == "drop" and names:
+        del values[rng.choice(names)]
+        return
+    count = MANY if rng.random() < 0.02 else 1
+    for number in range(count):
+        name = rng.choice(STRINGS) if count == 1 else f"name{number}"
+        values[name].SetInParent()
+        if way == "rename" and names:
+            values[name].CopyFrom(values[rng.choice(names)])
 
 
 def mutate_repeated(values, field: FieldDescriptor, rng: random.Random) -> None:
