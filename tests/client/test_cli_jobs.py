@@ -20,7 +20,7 @@ from ess_client._proto.ess.v1 import jobs_pb2
 from ess_client.cli.errors import JOB_ENDED_BADLY
 from ess_client.cli.main import app
 
-RESULT = bytes(i * i % 251 for i in range(10_500))
+RESULT = bytes(i * i % 251 for i in range(500_000))
 FAILED = {
     "state": jobs_pb2.JOB_STATE_FAILED,
     "error_code": "RESOURCE_EXHAUSTED",
@@ -202,7 +202,7 @@ def test_fetch_saves_the_result_and_shows_progress(
 
     assert result.exit_code == 0
     assert result.stdout == f"saved {tmp_path / 'r'}\n"
-    assert f"{len(RESULT)} of {len(RESULT)} bytes" in result.stderr
+    assert result.stderr.endswith("0.5 of 0.5 MB\n")
     assert (tmp_path / "r").read_bytes() == RESULT
 
 
@@ -222,7 +222,23 @@ def test_fetch_waits_only_when_it_is_told_to(
     assert (tmp_path / "r").read_bytes() == RESULT
 
 
+def test_an_interrupted_wait_says_that_the_job_goes_on(
+    ess: Ess, job_server: JobServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ess_client.cli.jobs._follow", interrupt)
+
+    result = ess("submit", "--model", "tiny", "--prompt", "a", "--wait")
+
+    assert result.exit_code == 130
+    assert result.stdout == "job-0\n"
+    assert "job job-0 goes on; `ess jobs watch job-0`" in result.stderr
+
+
 def test_list_shows_jobs_newest_first(ess: Ess, job_server: JobServer) -> None:
+    assert ess("list").stdout == "no jobs\n"
     specification = jobs_pb2.JobSpecification(model="tiny", labels={"run": "7"})
     job_server.add(
         jobs_pb2.JOB_STATE_RUNNING,

@@ -123,11 +123,14 @@ def submit(
     follow = wait or output is not None
     if not as_json:
         typer.echo(job.id)
+    status = job.info
     if follow:
-        with job_display(as_json) as show:
-            status = _follow(job, show)
-    else:
-        status = job.info
+        try:
+            with job_display(as_json) as show:
+                status = _follow(job, show)
+        except KeyboardInterrupt:
+            typer.echo(f"ess: job {job.id} goes on; `ess jobs watch {job.id}`", err=True)
+            raise
     if output is not None and status.state == "succeeded":
         _fetch(job, output, as_json)
     if as_json:
@@ -150,6 +153,9 @@ def list_jobs(
     found = [job.info for job in client.jobs(state)]
     if as_json:
         print_json([dataclasses.asdict(status) for status in found])
+        return
+    if not found:
+        typer.echo("no jobs")
         return
     columns = [("job", False), ("state", False), ("model", False), ("prompts", True)]
     columns += [("submitted", False), ("left", True), ("priority", False), ("note", False)]

@@ -12,7 +12,13 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.progress import Progress as Bar
 from rich.table import Table
 
@@ -90,7 +96,8 @@ def print_summary(profile: Profile) -> None:
 def progress_display(quiet: bool, unit: str, working: str) -> Iterator[Callable[[Progress], None]]:
     """A callback that draws a bar on a terminal and writes about ten plain lines elsewhere.
 
-    unit: what is counted. working: what goes on while no operator is named.
+    unit: what is counted; "bytes" are shown as MB. working: what goes on while no operator is
+    named.
     """
     if quiet:
         yield lambda progress: None
@@ -98,7 +105,7 @@ def progress_display(quiet: bool, unit: str, working: str) -> Iterator[Callable[
         bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            DownloadColumn() if unit == "bytes" else MofNCompleteColumn(),
             TimeElapsedColumn(),
             console=Console(stderr=True),
             transient=True,
@@ -160,7 +167,11 @@ def _plain_lines(unit: str) -> Callable[[Progress], None]:
         now = 10 * progress.done // max(progress.total, 1)
         if now > tenths:
             tenths = now
-            typer.echo(f"{progress.done} of {progress.total} {unit}", err=True)
+            if unit == "bytes":
+                text = f"{progress.done / 1e6:.1f} of {progress.total / 1e6:.1f} MB"
+            else:
+                text = f"{progress.done} of {progress.total} {unit}"
+            typer.echo(text, err=True)
 
     return show
 
