@@ -67,7 +67,8 @@ class Tries:
         if error.retry_after is None:
             pause *= 0.5 + self._draw() / 2
         else:
-            pause = error.retry_after + pause * self._draw()
+            # Everybody who was refused at one moment was told the same.
+            pause = error.retry_after + max(pause, error.retry_after / 2) * self._draw()
         if pause >= self._deadline.left():
             raise error  # There is no time for another try.
         return pause

@@ -168,6 +168,14 @@ def test_pauses_double_up_to_a_limit_and_are_never_all_the_same() -> None:
     assert low == pytest.approx([pause / 2 for pause in high])
 
 
+def test_callers_who_were_told_the_same_time_come_back_one_by_one() -> None:
+    def pause(draw: float) -> float:
+        full = ess_client.ResourceExhausted("full", retry_after=10, refused=True)
+        return Tries(3, None, Deadline(3600), draw=lambda: draw).pause_after(full)
+
+    assert [pause(0.0), pause(0.5), pause(1.0)] == pytest.approx([10, 12.5, 15])
+
+
 def test_a_client_from_before_a_fork_is_refused_in_the_child(
     client: Client, server: ReplayServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

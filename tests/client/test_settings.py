@@ -274,3 +274,17 @@ def test_a_client_says_where_it_goes() -> None:
     with Client("localhost:1", token=TOKEN) as client:
         assert repr(client) == "Client('localhost:1')"
     assert repr(ess_client.AsyncClient("lab:1", tls=True)) == "AsyncClient('lab:1', tls=True)"
+
+
+def test_the_document_has_every_key_variable_and_flag() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
+    start = text.index("### Which server, TLS and tokens")
+    table = text[start : text.index("The left wins", start)]
+    help_text = CliRunner(env={"COLUMNS": "300"}).invoke(app, ["info", "--help"]).stdout
+
+    documented = {name for name in re.findall(r"`([^`]+)`", table)}
+    flags = {name for name in re.findall(r"--[a-z-]+", help_text)}
+
+    for key, (variable, _) in settings._KEYS.items():
+        assert {key, variable} <= documented
+    assert flags - {"--help", "--json", "--no-plaintext-token"} <= documented
