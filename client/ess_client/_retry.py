@@ -14,6 +14,7 @@ the server: once it has answered, they go on for PATIENCE after each break.
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -24,13 +25,16 @@ from ess_client.errors import EssError, Unavailable
 FIRST_PAUSE = 0.2  # Seconds; doubled by each try.
 LONGEST_PAUSE = 10.0
 PATIENCE = 300.0  # Seconds: a server that comes back has to read its models.
+NOTICED_PAUSE = 1.0  # Shorter ones are no warning in the log.
+
+_log = logging.getLogger("ess_client")
 
 
 class Tries:
     """The tries of one call, or of several that go on from each other (`progressed`).
 
-    patience: seconds of further tries, beyond `retries`, after something has come. draw: gives
-    random numbers in [0, 1), since callers must not come back all at once.
+    patience: seconds of further tries, beyond `retries`, once something has come before. draw:
+    gives random numbers in [0, 1), since callers must not come back all at once.
     """
 
     def __init__(
@@ -49,11 +53,14 @@ class Tries:
         self._began = time.monotonic()
         self._failures = 0
         self._losses = 0
-        self._patient_until = 0.0  # On the monotonic clock.
+        self._first_failure = self._began
+        self._has_progressed = False
 
     def pause_after(self, error: EssError) -> float:
         """Seconds until the next try. Raises the error, which then says how many tries there were,
         where there is no next one."""
+        if self._failures == 0:
+            self._first_failure = time.monotonic()
         self._failures += 1
         error.tries, error.seconds = self._failures, time.monotonic() - self._began
         if not error.refused:
@@ -61,7 +68,8 @@ class Tries:
             if not isinstance(error, Unavailable):
                 raise error
         exhausted = self._failures > self._retries or self._losses > self._allowed_losses
-        if exhausted and time.monotonic() > self._patient_until:
+        patience = self._patience if self._has_progressed else 0.0
+        if exhausted and time.monotonic() - self._first_failure >= patience:
             raise error
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 30))
         if error.retry_after is None:
@@ -71,12 +79,14 @@ class Tries:
             pause = error.retry_after + max(pause, error.retry_after / 2) * self._draw()
         if pause >= self._deadline.left():
             raise error  # There is no time for another try.
+        level = logging.WARNING if pause >= NOTICED_PAUSE else logging.INFO
+        _log.log(level, "%s: %s; next try in %.1f s", error.code.name, error.message, pause)
         return pause
 
     def progressed(self) -> None:
         """What came since the last failure will not be done again: the count begins anew."""
         self._failures = self._losses = 0
-        self._patient_until = time.monotonic() + self._patience
+        self._has_progressed = True
 
 
 def attempts(call: Call, retries: int) -> Script[object]:

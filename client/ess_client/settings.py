@@ -91,9 +91,8 @@ def resolve(**arguments: Any) -> Settings:
     }
     path = config_path()
     top, sections = _read(path)
-    home = top.get(
-        "server", Value(DEFAULT_ADDRESS, "default")
-    )  # The server of the keys at the top.
+    # The server that the keys at the top stand beside.
+    home = top.get("server", Value(DEFAULT_ADDRESS, "default"))
     wanted = given.get("server") or environment.get("server") or home
     section = _section(sections, str(wanted.written))
     if str(wanted.written) != str(home.written):

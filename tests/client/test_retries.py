@@ -168,6 +168,41 @@ def test_pauses_double_up_to_a_limit_and_are_never_all_the_same() -> None:
     assert low == pytest.approx([pause / 2 for pause in high])
 
 
+def test_patience_counts_from_the_break_and_needs_something_to_have_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("ess_client._retry.time.monotonic", lambda: now[0])
+    tries = Tries(1, None, Deadline(1e6), patience=300)
+    lost = ess_client.Unavailable("gone")
+
+    def fail() -> None:
+        now[0] += tries.pause_after(lost)
+
+    fail()
+    with pytest.raises(ess_client.Unavailable):
+        fail()
+    tries.progressed()
+    now[0] += 5000  # Nothing changes for a long time; then the server goes away.
+    broken = now[0]
+    with pytest.raises(ess_client.Unavailable):
+        while True:
+            fail()
+
+    assert 300 <= now[0] - broken < 300 + 2 * _retry.LONGEST_PAUSE
+
+
+def test_a_pause_that_one_notices_is_logged_with_its_reason(caplog: Any) -> None:
+    tries = Tries(3, None, Deadline(3600), draw=lambda: 0.0)
+
+    tries.pause_after(ess_client.Unavailable("gone"))
+    tries.pause_after(ess_client.ResourceExhausted("full", retry_after=7, refused=True))
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "RESOURCE_EXHAUSTED: full; next try in 7.0 s"
+    ]
+
+
 def test_callers_who_were_told_the_same_time_come_back_one_by_one() -> None:
     def pause(draw: float) -> float:
         full = ess_client.ResourceExhausted("full", retry_after=10, refused=True)
