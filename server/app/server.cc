@@ -16,7 +16,9 @@
 #include "server/admission/byte_budget.h"
 #include "server/admission/request_queue.h"
 #include "server/admission/work_queue.h"
+#include "server/app/exposure.h"
 #include "server/app/health.h"
+#include "server/app/listener.h"
 #include "server/app/state_folder.h"
 #include "server/app/version.h"
 #include "server/base/device.h"
@@ -30,6 +32,8 @@
 #include "server/pipeline/profile_pipeline.h"
 #include "server/residency/model_residency.h"
 #include "server/rpc/profiler_service.h"
+#include "server/security/access_file.h"
+#include "server/security/live_certificates.h"
 #include "server/telemetry/exposition_server.h"
 #include "server/telemetry/metrics.h"
 
@@ -38,28 +42,12 @@ namespace {
 
 constexpr int kControlThreads = 4;
 constexpr int kMaxQueuedControlCalls = 64;
-// gRPC's own default, said out loud: about 500 000 token ids.
-constexpr int kMaxRequestBytes = 4 << 20;
 // Of the largest size, of ModelInfer and ModelStreamInfer, that are being made or sent.
 constexpr int64_t kMostAnswers = 4;
+// How often the access file is looked at.
+constexpr absl::Duration kLookInterval = absl::Seconds(1);
 // Time for calls that are ended to send their status, before their connections are closed.
 constexpr absl::Duration kEndingTime = absl::Seconds(1);
-// A client that has vanished without a farewell is noticed after the sum of the first two, even
-// when no call is open. Clients may ask as often as the third says.
-constexpr absl::Duration kKeepaliveTime = absl::Seconds(30);
-constexpr absl::Duration kKeepaliveTimeout = absl::Seconds(10);
-constexpr absl::Duration kShortestPingInterval = absl::Seconds(10);
-
-void SetKeepalive(grpc::ServerBuilder& builder) {
-  const auto set = [&](const char* name, absl::Duration time) {
-    builder.AddChannelArgument(name, static_cast<int>(absl::ToInt64Milliseconds(time)));
-  };
-  set(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTime);
-  set(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeout);
-  set(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kShortestPingInterval);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-}
-
 absl::StatusOr<std::vector<residency::CatalogueEntry>> ConfiguredModels(
     const v1::ServerConfig& config) {
   std::vector<residency::CatalogueEntry> entries;
@@ -96,9 +84,31 @@ v1::ServerInfo MakeServerInfo(const v1::ServerConfig& config, const std::string&
   info.set_max_operator_bytes(config.max_operator_bytes());
   info.set_max_operator_length(config.max_operator_length());
   info.set_max_operator_batch(config.max_operator_batch());
-  info.set_max_message_bytes(kMaxRequestBytes);
+  info.set_max_message_bytes(config.max_message_bytes());
   info.set_metrics_measure(config.metrics_measure());
   return info;
+}
+
+// Who may come in, and by which certificates. Null: not configured.
+struct Doors {
+  std::unique_ptr<security::AccessFile> access_file;
+  std::unique_ptr<security::LiveCertificates> certificates;
+};
+
+absl::StatusOr<Doors> OpenDoors(const v1::ServerConfig& config) {
+  ESS_RETURN_IF_ERROR(CheckExposure(config));
+  Doors doors;
+  ESS_ASSIGN_OR_RETURN(doors.certificates, OpenCertificates(config));
+  if (!config.access_file().empty()) {
+    ESS_ASSIGN_OR_RETURN(doors.access_file,
+                         security::AccessFile::Open(config.access_file(), kLookInterval));
+  }
+  if (config.allow_insecure_network() && !IsLoopback(config.listen())) {
+    ESS_LOG(warn, "listening on the network with allow_insecure_network: TLS {}, tokens {}",
+            doors.certificates != nullptr ? "on" : "off",
+            doors.access_file != nullptr ? "on" : "off");
+  }
+  return doors;
 }
 
 }  // namespace
@@ -106,8 +116,14 @@ v1::ServerInfo MakeServerInfo(const v1::ServerConfig& config, const std::string&
 // Members are destroyed from the last to the first.
 struct Server::Parts {
   Parts(const v1::ServerConfig& config, std::string device_name,
-        std::vector<residency::CatalogueEntry> models, const Measure& metrics_measure)
+        std::vector<residency::CatalogueEntry> models, const Measure& metrics_measure, Doors open)
       : device(std::move(device_name)),
+        doors(std::move(open)),
+        access(doors.access_file.get()),
+        services{.metrics = metrics,
+                 .calls = calls,
+                 .access = access,
+                 .longest_call = absl::Seconds(config.max_call_seconds())},
         pool(config.threads()),
         engine(pool),
         serial_pool(1),
@@ -178,8 +194,9 @@ struct Server::Parts {
   std::unique_ptr<StateFolder> state_folder;  // Null without state_dir.
   telemetry::Metrics metrics;
   rpc::OpenCalls calls;
-  rpc::Access access;
-  const rpc::CallServices services{.metrics = metrics, .calls = calls, .access = access};
+  const Doors doors;
+  const rpc::Access access;
+  const rpc::CallServices services;
   std::unique_ptr<telemetry::ExpositionServer> exposition;
   WorkerPool pool;
   EssEngine engine;
@@ -205,6 +222,7 @@ Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 Server::~Server() { Shutdown(); }
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const v1::ServerConfig& config) {
+  ESS_ASSIGN_OR_RETURN(Doors doors, OpenDoors(config));
   ESS_ASSIGN_OR_RETURN(const std::string device, ResolveDevice(config.device()));
   ESS_ASSIGN_OR_RETURN(const Measure metrics_measure, ParseMeasure(config.metrics_measure()));
   ESS_ASSIGN_OR_RETURN(std::vector<residency::CatalogueEntry> models, ConfiguredModels(config));
@@ -219,7 +237,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const v1::ServerConfig& co
     state_folder = std::make_unique<StateFolder>(std::move(folder));
   }
   SetTorchThreads(config.threads());
-  auto parts = std::make_unique<Parts>(config, device, std::move(models), metrics_measure);
+  auto parts =
+      std::make_unique<Parts>(config, device, std::move(models), metrics_measure, std::move(doors));
   parts->state_folder = std::move(state_folder);
   ESS_ASSIGN_OR_RETURN(parts->exposition,
                        telemetry::ExpositionServer::Start(config.metrics_listen(), parts->metrics));
@@ -229,10 +248,11 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const v1::ServerConfig& co
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   int port = 0;
-  builder.AddListeningPort(config.listen(), grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort(config.listen(),
+                           MakeServerCredentials(config, parts->doors.certificates.get()), &port);
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
-  SetKeepalive(builder);
+  SetConnectionLimits(config, builder);
+  if (!ServesReflection(config)) RemoveReflection(builder);
   builder.RegisterService(&parts->service);
   builder.RegisterService(&parts->inference_service);
   parts->grpc_server = builder.BuildAndStart();

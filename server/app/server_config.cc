@@ -44,6 +44,31 @@ absl::Status Complete(const char* field, T value, T fallback, auto set) {
   return absl::OkStatus();
 }
 
+absl::Status AtMost(const char* field, int64_t value, int64_t limit) {
+  if (value <= limit) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("{}: {} is too much; the limit is {}", field, value, limit));
+}
+
+// What belongs together in the configuration of TLS.
+absl::Status CheckTls(const v1::ServerConfig& config) {
+  if (config.tls_certificate().empty() != config.tls_key().empty()) {
+    return absl::InvalidArgumentError(config.tls_key().empty()
+                                          ? "tls_key: it is missing, and tls_certificate is given"
+                                          : "tls_certificate: it is missing, and tls_key is given");
+  }
+  if (!config.tls_client_ca().empty() && config.tls_certificate().empty()) {
+    return absl::InvalidArgumentError(
+        "tls_client_ca: it needs TLS; give tls_certificate and tls_key too");
+  }
+  const std::string& wanted = config.tls_client_certificates();
+  if (wanted != "require" && wanted != "optional") {
+    return absl::InvalidArgumentError(fmt::format(
+        "tls_client_certificates: '{}' is neither require nor optional", CutText(wanted)));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<v1::ServerConfig> ParseServerConfig(const std::string& text,
@@ -63,6 +88,7 @@ absl::Status CompleteServerConfig(v1::ServerConfig& config) {
   if (config.metrics_listen().empty()) config.set_metrics_listen("127.0.0.1:8002");
   if (config.device().empty()) config.set_device("auto");
   if (config.log_format().empty()) config.set_log_format("text");
+  if (config.tls_client_certificates().empty()) config.set_tls_client_certificates("require");
   if (config.metrics_measure().empty()) config.set_metrics_measure("tolerance:1e-3");
   absl::StatusOr<Measure> measure = ParseMeasure(config.metrics_measure());
   if (!measure.ok()) {
@@ -112,6 +138,22 @@ absl::Status CompleteServerConfig(v1::ServerConfig& config) {
                     [&](int v) { config.set_max_parallel_loads(v); }),
       Complete<double>("eviction_patience_seconds", config.eviction_patience_seconds(), 5,
                        [&](double v) { config.set_eviction_patience_seconds(v); }),
+      Complete<int64_t>("max_message_bytes", config.max_message_bytes(), 4 << 20,
+                        [&](int64_t v) { config.set_max_message_bytes(v); }),
+      Complete<int64_t>("max_header_bytes", config.max_header_bytes(), 8 << 10,
+                        [&](int64_t v) { config.set_max_header_bytes(v); }),
+      Complete<int>("max_concurrent_streams", config.max_concurrent_streams(), 256,
+                    [&](int v) { config.set_max_concurrent_streams(v); }),
+      Complete<int64_t>("max_network_bytes", config.max_network_bytes(), int64_t{1} << 30,
+                        [&](int64_t v) { config.set_max_network_bytes(v); }),
+      Complete<double>("max_connection_idle_seconds", config.max_connection_idle_seconds(), 3600,
+                       [&](double v) { config.set_max_connection_idle_seconds(v); }),
+      Complete<double>("max_connection_age_seconds", config.max_connection_age_seconds(), 0,
+                       [](double) {}),
+      Complete<double>("max_call_seconds", config.max_call_seconds(), 86400,
+                       [&](double v) { config.set_max_call_seconds(v); }),
+      AtMost("max_message_bytes", config.max_message_bytes(), 64 << 20),
+      AtMost("max_header_bytes", config.max_header_bytes(), 1 << 20),
       // FolderSource has the default, which differs by device.
       Complete<int64_t>("device_memory_budget_bytes", config.device_memory_budget_bytes(), 0,
                         [](int64_t) {}),
@@ -124,6 +166,7 @@ absl::Status CompleteServerConfig(v1::ServerConfig& config) {
         fmt::format("max_inference_answer_bytes: {}; a message of gRPC holds up to {}",
                     config.max_inference_answer_bytes(), kMostAnswerBytes));
   }
+  ESS_RETURN_IF_ERROR(CheckTls(config));
   if (!config.has_host_memory_budget_bytes()) {
     config.set_host_memory_budget_bytes(AvailableMemoryBytes() / 4);
   }

@@ -8,6 +8,7 @@
 #include "c10/util/Exception.h"
 #include "fmt/format.h"
 #include "server/base/device_failure.h"
+#include "server/base/log.h"
 
 namespace ess {
 namespace {
@@ -19,9 +20,13 @@ absl::Status InternalError(std::string_view what, const char* text, bool on_devi
   const std::string line = FirstLine(text);
   const bool accelerator = on_device || line.find("CUDA error: ") != std::string::npos ||
                            line.find("HIP error: ") != std::string::npos;
-  if (!accelerator || !BreaksTheDevice(line)) {
-    return absl::InternalError(fmt::format("{}: {}", what, line));
+  if (!accelerator) {
+    // Its words are those of a library, with source files and C++ names: not for callers.
+    ESS_LOG(error, "{}: {}", what, line);
+    return absl::InternalError(
+        fmt::format("{}: an error inside the server; its log says which", what));
   }
+  if (!BreaksTheDevice(line)) return absl::InternalError(fmt::format("{}: {}", what, line));
   RecordDeviceFailure(line);
   return absl::InternalError(fmt::format(
       "{}: {}; the device cannot be used until the server is started again", what, line));

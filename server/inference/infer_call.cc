@@ -20,7 +20,7 @@ class InferCall : public grpc::ServerUnaryReactor, public InferWork {
       : InferWork(context, token_, *request, Answers::kOne),
         call_(call),
         response_(response),
-        token_(absl::FromChrono(call->deadline())),
+        token_(rpc::DeadlineOf(context.services, *call)),
         observer_(context.services, *call, token_, "ModelInfer",
                   ServedName(context, request->model_name()),
                   static_cast<int64_t>(request->ByteSizeLong())) {}

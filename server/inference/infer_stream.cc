@@ -44,7 +44,7 @@ class InferStream : public StreamReactor, public std::enable_shared_from_this<In
  public:
   InferStream(const InferContext& context, grpc::CallbackServerContext* call)
       : context_(context),
-        token_(absl::FromChrono(call->deadline())),
+        token_(rpc::DeadlineOf(context.services, *call)),
         observer_(context.services, *call, token_, "ModelStreamInfer", /*served_model=*/"",
                   /*request_bytes=*/0),
         writer_(*this, *call, observer_, token_, context.longest_stall) {

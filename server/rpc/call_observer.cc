@@ -18,7 +18,8 @@ CallObserver::CallObserver(const CallServices& services, grpc::CallbackServerCon
                 .served_model = std::move(served_model),
                 .request_id = NewRequestId(),
                 .caller = CallerOf(call, identity_.ok() ? identity_->subject : ""),
-                .trace = TraceContextOf(call)}) {
+                .trace = TraceContextOf(call)}),
+      alarm_(call, cancellation.deadline()) {
   services_.calls.Opened(cancellation_);
   call.AddTrailingMetadata(kRequestIdMetadata, request_id());
   services_.metrics.grpc_started.Increment({origin().rpc});
@@ -42,6 +43,7 @@ void CallObserver::CountStalled(absl::Duration time) {
 }
 
 void CallObserver::Finish(const absl::Status& status, const StageTimes& stages) {
+  alarm_.Stop();
   request_.Finish(status, stages);
   // Last: what it counts has been counted whole, and logged.
   services_.metrics.grpc_handled.Increment(

@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "nlohmann/json.hpp"
 #include "server/pipeline/stage_times.h"
+#include "server/rpc/call_alarm.h"
 #include "server/rpc/call_services.h"
 #include "server/rpc/request_observer.h"
 
@@ -57,6 +58,7 @@ class CallObserver {
   CancellationToken& cancellation_;
   const absl::StatusOr<Identity> identity_;
   RequestObserver request_;
+  CallAlarm alarm_;
 };
 
 }  // namespace ess::rpc

@@ -71,7 +71,7 @@ class StreamCall : public Reactor, public QueuedWork {
              const std::string& served_model, int64_t request_bytes)
       : QueuedWork(context.queue, context.services.metrics, token_, served_model),
         context_(context),
-        token_(absl::FromChrono(call->deadline())),
+        token_(DeadlineOf(context.services, *call)),
         observer_(context.services, *call, token_, rpc, served_model, request_bytes),
         writer_(*this, *call, observer_, token_, context.longest_stall) {}
 

@@ -38,7 +38,7 @@ class UnaryCall : public grpc::ServerUnaryReactor {
  private:
   UnaryCall(const CallServices& services, grpc::CallbackServerContext* call, const std::string& rpc,
             const std::string& served_model, Work work)
-      : cancellation_(absl::FromChrono(call->deadline())),
+      : cancellation_(DeadlineOf(services, *call)),
         calls_(services.calls),
         observer_(services, *call, cancellation_, rpc, served_model, 0),
         work_(std::move(work)) {}

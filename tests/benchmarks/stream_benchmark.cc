@@ -50,20 +50,20 @@ OperatorEss OnePiece() {
 // As a profile sends: every piece is encoded from the engine's answer.
 class OurCall : public ProfileStream {
  public:
-  OurCall(telemetry::Metrics& metrics, OpenCalls& calls, admission::RequestQueue& queue,
+  OurCall(const CallServices& services, admission::RequestQueue& queue,
           grpc::CallbackServerContext* call)
-      : ProfileStream({metrics, calls, queue, absl::Minutes(1)}, call, "Profile", "model", 0) {
+      : ProfileStream({services, queue, absl::Minutes(1)}, call, "Profile", "model", 0) {
     job_.measures = {{.kind = Measure::Kind::kTolerance, .value = 1e-3}};
     plan_.lengths = {kPositions};
     plan_.positions.emplace_back(kPositions);
     plan_.layers.push_back({.mixer = 0, .heads = std::vector<int64_t>(kHeads * kPieces)});
   }
 
-  void Begin() {
+ private:
+  void Begin() override {
     if (Enqueue(admission::Priority::kNormal, 1)) StartQueued(admission::Weight::kLarge);
   }
 
- private:
   absl::Status Run() override {
     const OperatorEss ess = OnePiece();
     const auto write = [this](v1::ProfileResponse message) { return Send(std::move(message)); };
@@ -107,15 +107,14 @@ class BothWays final : public v1::EssProfiler::CallbackService {
   grpc::ServerWriteReactor<v1::ProfileResponse>* Profile(
       grpc::CallbackServerContext* call, const v1::ProfileRequest* request) override {
     if (request->model() == "bare") return new BareCall;
-    const auto ours = std::make_shared<OurCall>(metrics_, calls_, queue_, call);
-    ours->Own(ours);
-    ours->Begin();
-    return ours.get();
+    return ProfileStream::Start<OurCall>(services_, queue_, call);
   }
 
  private:
   telemetry::Metrics metrics_;
   OpenCalls calls_;
+  const Access access_{nullptr};
+  const CallServices services_{metrics_, calls_, access_, absl::Hours(1)};
   admission::RequestQueue queue_{{}, metrics_};
 };
 

@@ -17,6 +17,9 @@ std::vector<std::string> Seeds() {
       "drain_seconds: 25 max_metrics_layers: 256 max_result_bytes: 17179869184\n",
       "metrics_measure: \"singular_values:8\" max_operator_bytes: 0x40000000\n"
       "max_operator_length: 010 max_operator_batch: 65536 max_uploaded_bytes: 4294967296\n",
+      "access_file: \"access\" tls_certificate: \"c\" tls_key: \"k\" tls_client_ca: \"ca\"\n"
+      "tls_client_certificates: \"optional\" allow_insecure_network: true\n"
+      "max_message_bytes: 67108864 max_header_bytes: 1 max_call_seconds: 1e300\n",
       "metrics_measure: \"relative:\" \"0.5\" drain_seconds: inf max_reference_work: nan\n",
   };
 }

@@ -8,6 +8,7 @@ page_tensor, torch_status) has. `residency` splits likewise: its state machine h
 MAY_INCLUDE = {
     "base": set(),
     "telemetry": {"base"},
+    "security": {"base"},
     "admission": {"telemetry", "base"},
     "linalg": {"base"},
     "tokenization": {"base"},
@@ -32,6 +33,7 @@ MAY_INCLUDE = {
         "models",
         "operators",
         "ess",
+        "security",
         "telemetry",
         "base",
     },
@@ -53,13 +55,14 @@ MAY_INCLUDE = {
         "admission",
         "models",
         "ess",
+        "security",
         "telemetry",
         "base",
     },
 }
 
 # Folders that must not see LibTorch, not even through a header.
-TORCH_FREE = {"telemetry", "admission", "tokenization"}
+TORCH_FREE = {"telemetry", "security", "admission", "tokenization"}
 
 # Headers of a third party -> the only folders that may include them.
 RESERVED_HEADERS = {
@@ -69,5 +72,5 @@ RESERVED_HEADERS = {
     "inference/": {"inference"},
     "google/protobuf/": {"rpc", "inference", "app"},
     "hwy/": {"linalg"},
-    "openssl/": {"base"},
+    "openssl/": {"base", "security"},
 }

@@ -52,15 +52,16 @@ TEST(CatchTorchTest, WithoutHostMemoryTheCodeIsTheSame) {
               StatusIs(StatusCode::kResourceExhausted, "work: out of host memory"));
 }
 
-TEST(CatchTorchTest, AnyOtherExceptionIsAnErrorOfOurs) {
+TEST(CatchTorchTest, AnyOtherExceptionIsAnErrorOfOursWhoseWordsStayInside) {
+  const auto message = "work: an error inside the server; its log says which";
   EXPECT_THAT(CatchTorch("work",
                          [] {
                            at::ones({2}).view({3});
                            return absl::OkStatus();
                          }),
-              StatusIs(StatusCode::kInternal, AllOf(StartsWith("work: "), Not(HasSubstr("\n")))));
-  EXPECT_THAT(CatchTorch("work", []() -> absl::Status { throw std::runtime_error("broken"); }),
-              StatusIs(StatusCode::kInternal, "work: broken"));
+              StatusIs(StatusCode::kInternal, message));
+  EXPECT_THAT(CatchTorch("work", []() -> absl::Status { throw std::runtime_error("/src/a.cc"); }),
+              StatusIs(StatusCode::kInternal, message));
 }
 
 // In this order: what the last test records stays for the rest of the process.
