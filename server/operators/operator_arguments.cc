@@ -48,7 +48,7 @@ absl::Status CheckNames(const OperatorClass& op, std::span<const ArgumentDeclara
     if (!known) {
       std::vector<std::string_view> names;
       for (const OperatorArgument& a : op.arguments) names.push_back(a.name);
-      return Invalid("{} has no argument {}; it has {}", op.name, argument.name,
+      return Invalid("{} has no argument '{}'; it has {}", op.name, argument.name,
                      fmt::join(names, ", "));
     }
     if (!seen.insert(argument.name).second) {

@@ -74,7 +74,7 @@ REFUSED = {
     "data before the declaration": ([piece(0, ZEROS)], ["before the declaration"]),
     "two declarations": ([declared(), declared()], ["declaration"]),
     "no class": ([NO_CLASS], ["operator_class: 0"]),
-    "an unknown argument": ([declared(name="S")], ["DenseOperator has no argument S", "T"]),
+    "an unknown argument": ([declared(name="S")], ["DenseOperator has no argument 'S'", "T"]),
     "an argument twice": ([TWICE], ["DenseOperator.T", "twice"]),
     "no dtype": ([declared(dtype=0)], ["dtype: 0"]),
     "a complex matrix": (

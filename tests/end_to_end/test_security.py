@@ -335,16 +335,17 @@ class TestLimits:
         return ServerProcess(f"--config={config}")
 
     def test_headers_and_messages_have_a_limit(self, tmp_path):
-        config = "max_header_bytes: 4096 max_message_bytes: 100000"
-        with self.serve(tmp_path, config) as server:
-            with grpc.insecure_channel(server.address) as channel:
-                assert info(channel).max_message_bytes == 100000
-                request = profiler_pb2.ProfileRequest(model="x" * 200000)
-                code = code_of(lambda: list(stub_of(channel).Profile(request, timeout=20)))
-                assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
-                info(channel, [("x", "y" * 2000)])
-                code = code_of(info, channel, [("x", "y" * 8000)])
-                assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        with (
+            self.serve(tmp_path, "max_header_bytes: 4096 max_message_bytes: 100000") as server,
+            grpc.insecure_channel(server.address) as channel,
+        ):
+            assert info(channel).max_message_bytes == 100000
+            request = profiler_pb2.ProfileRequest(model="x" * 200000)
+            code = code_of(lambda: list(stub_of(channel).Profile(request, timeout=20)))
+            assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+            info(channel, [("x", "y" * 2000)])
+            code = code_of(info, channel, [("x", "y" * 8000)])
+            assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
 
     def test_more_calls_than_the_limit_of_a_connection_wait(self, tmp_path):
         with (

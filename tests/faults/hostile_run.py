@@ -52,7 +52,7 @@ ALLOWED = {
 
 # What no error may say, outside of the quotes around what the caller said.
 INTERNAL = re.compile(
-    r"(?:^|[\s(\"])/(?:[\w.+-]+/)*[\w.+-]+|\w::\w|\.(?:cc|cpp|h|py|rs)\b|0x[0-9a-f]{6}|Traceback"
+    r"(?:^|[\s(\"])/(?:[\w.+-]+/)*[\w.+-]+|\w::\w|\.(?:cc|cpp|py|rs)\b|\.h:\d|0x[0-9a-f]{6}|Traceback"
 )
 QUOTED = re.compile(r"'[^']*'")
 

@@ -89,7 +89,7 @@ TEST(BuildOperatorTest, AnUnknownClassIsRefusedWithTheKnownOnes) {
 
 TEST(BuildOperatorTest, UnknownAndMissingArgumentsAreNamed) {
   EXPECT_THAT(Build("DenseOperator", {{"T", Zeros({2, 2})}, {"mask", Zeros({2})}}),
-              StatusIs(kInvalid, HasSubstr("DenseOperator has no argument mask; it has T")));
+              StatusIs(kInvalid, HasSubstr("DenseOperator has no argument 'mask'; it has T")));
   EXPECT_THAT(Build("DeltaRecurrence", {{"alpha", Zeros({2})}, {"beta", Zeros({2})}}),
               StatusIs(kInvalid, HasSubstr("DeltaRecurrence.k is missing; it is [..., L, N]")));
 }
