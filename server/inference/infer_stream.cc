@@ -168,7 +168,7 @@ void InferStream::Advance() {
   absl::Status status;
   {
     absl::MutexLock lock(&mutex_);
-    const bool over = all_read_ || failure_;
+    const bool over = all_read_ || failure_ || !token_.Check().ok();
     read = !over && !reading_ && in_flight_.size() < kMaxRequestsInFlight;
     reading_ |= read;
     close = over && in_flight_.empty() && !closed_;
