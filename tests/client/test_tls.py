@@ -17,47 +17,42 @@ from typer.testing import CliRunner
 import ess_client
 from ess_client import AsyncClient, Client
 from ess_client.cli.main import app
-from tests.support.certificates import Pair, issue, make_authority
+from tests.end_to_end.certificates import Authority, Pair
 
 TOKEN = "correct-horse-battery"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("certificates")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="module")
-def authority(folder: Path) -> Pair:
-    return make_authority(folder)
+def mine(authority: Authority) -> Pair:
+    return authority.issue("me")
 
 
-@pytest.fixture(scope="module")
-def mine(authority: Pair, folder: Path) -> Pair:
-    return issue(authority, folder, "me")
-
-
-def secure_server(authority: Pair, folder: Path, mutual: bool) -> ReplayServer:
-    own = issue(authority, folder, "server")
+def secure_server(authority: Authority, mutual: bool) -> ReplayServer:
+    own = authority.issue_server()
     roots = authority.certificate.read_bytes() if mutual else None
     pairs = [(own.key.read_bytes(), own.certificate.read_bytes())]
     return ReplayServer(grpc.ssl_server_credentials(pairs, roots, mutual))
 
 
 @pytest.fixture(scope="module")
-def tls_server(authority: Pair, folder: Path) -> Iterator[ReplayServer]:
-    with secure_server(authority, folder, mutual=False) as server:
+def tls_server(authority: Authority) -> Iterator[ReplayServer]:
+    with secure_server(authority, mutual=False) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def mutual_server(authority: Pair, folder: Path) -> Iterator[ReplayServer]:
-    with secure_server(authority, folder, mutual=True) as server:
+def mutual_server(authority: Authority) -> Iterator[ReplayServer]:
+    with secure_server(authority, mutual=True) as server:
         yield server
 
 
 def test_a_server_is_checked_by_the_authority_that_was_given(
-    tls_server: ReplayServer, authority: Pair
+    tls_server: ReplayServer, authority: Authority
 ) -> None:
     with Client(tls_server.address, ca=authority.certificate, token=TOKEN) as client:
         assert client.models()
@@ -66,7 +61,7 @@ def test_a_server_is_checked_by_the_authority_that_was_given(
 
 
 def test_the_same_holds_for_the_asynchronous_client(
-    mutual_server: ReplayServer, authority: Pair, mine: Pair
+    mutual_server: ReplayServer, authority: Authority, mine: Pair
 ) -> None:
     async def ask() -> None:
         async with AsyncClient(
@@ -84,9 +79,9 @@ def test_the_same_holds_for_the_asynchronous_client(
 
 
 def test_a_server_with_another_authority_is_not_talked_to(
-    tls_server: ReplayServer, folder: Path
+    tls_server: ReplayServer, tmp_path: Path
 ) -> None:
-    other = make_authority(folder, "other")
+    other = Authority(tmp_path, "other")
 
     with (
         Client(tls_server.address, ca=other.certificate, retries=0) as client,
@@ -98,7 +93,7 @@ def test_a_server_with_another_authority_is_not_talked_to(
 
 
 def test_a_server_without_tls_is_not_talked_to_with_tls(
-    server: ReplayServer, authority: Pair
+    server: ReplayServer, authority: Authority
 ) -> None:
     with (
         Client(server.address, ca=authority.certificate, token=TOKEN, retries=0) as client,
@@ -133,7 +128,7 @@ def test_a_call_without_a_token_is_told_where_tokens_come_from(server: ReplaySer
 
 
 def test_mutual_tls_needs_the_certificate_of_the_client(
-    mutual_server: ReplayServer, authority: Pair, mine: Pair
+    mutual_server: ReplayServer, authority: Authority, mine: Pair
 ) -> None:
     address, ca = mutual_server.address, authority.certificate
 
@@ -144,7 +139,7 @@ def test_mutual_tls_needs_the_certificate_of_the_client(
 
 
 def test_the_command_takes_them_as_flags(
-    mutual_server: ReplayServer, authority: Pair, mine: Pair, tmp_path: Path
+    mutual_server: ReplayServer, authority: Authority, mine: Pair, tmp_path: Path
 ) -> None:
     token_file = tmp_path / "token"
     token_file.write_text(f"{TOKEN}\n")
