@@ -16,6 +16,7 @@
 #include "server/admission/byte_budget.h"
 #include "server/admission/request_queue.h"
 #include "server/admission/work_queue.h"
+#include "server/app/connection_limit.h"
 #include "server/app/exposure.h"
 #include "server/app/health.h"
 #include "server/app/listener.h"
@@ -261,6 +262,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const v1::ServerConfig& co
         fmt::format("listen: cannot listen on {}: the port is in use or the address is not local",
                     config.listen()));
   }
+  LimitConnections(config.max_connections());
   parts->health.emplace(*parts->grpc_server->GetHealthCheckService(), parts->ready);
   parts->metrics.device_healthy.Set({device}, 1);
   parts->grpc_address =

@@ -9,39 +9,13 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
-from ess_client._proto.ess.v1 import profiler_pb2, profiler_pb2_grpc, server_pb2
-
 from .certificates import Authority, secure_channel, tls_flags
 from .health import is_serving
+from .raw_calls import code_of, info, profile
 from .server_process import ServerProcess, run_server, wait_for
 from .tokens import AccessFile, bearer, new_token
 
 REPLACED_SECONDS = 10  # The server looks once a second, and gRPC at what it found.
-
-
-def stub_of(channel):
-    return profiler_pb2_grpc.EssProfilerStub(channel)
-
-
-def info(channel, metadata=()):
-    """A call that needs the role of a viewer."""
-    return stub_of(channel).GetServerInfo(
-        server_pb2.GetServerInfoRequest(), timeout=20, metadata=metadata
-    )
-
-
-def profile(channel, metadata=()):
-    request = profiler_pb2.ProfileRequest(model="tiny-llama")
-    request.prompts.add(id="0").token_ids.ids.extend([1, 2, 3, 4, 5])
-    return list(stub_of(channel).Profile(request, timeout=60, metadata=metadata))
-
-
-def code_of(call, *arguments):
-    try:
-        call(*arguments)
-    except grpc.RpcError as error:
-        return error.code()
-    return grpc.StatusCode.OK
 
 
 def common_name(address):
@@ -326,64 +300,3 @@ class TestRefusedStarts:
         config = tmp_path / "server.textproto"
         config.write_text(text)
         assert message in self.refuse(f"--config={config}")
-
-
-class TestLimits:
-    def serve(self, tmp_path, text):
-        config = tmp_path / "server.textproto"
-        config.write_text(text)
-        return ServerProcess(f"--config={config}")
-
-    def test_headers_and_messages_have_a_limit(self, tmp_path):
-        with (
-            self.serve(tmp_path, "max_header_bytes: 4096 max_message_bytes: 100000") as server,
-            grpc.insecure_channel(server.address) as channel,
-        ):
-            assert info(channel).max_message_bytes == 100000
-            request = profiler_pb2.ProfileRequest(model="x" * 200000)
-            code = code_of(lambda: list(stub_of(channel).Profile(request, timeout=20)))
-            assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
-            info(channel, [("x", "y" * 2000)])
-            code = code_of(info, channel, [("x", "y" * 8000)])
-            assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
-
-    def test_more_calls_than_the_limit_of_a_connection_wait(self, tmp_path):
-        with (
-            self.serve(tmp_path, "max_concurrent_streams: 2") as server,
-            grpc.insecure_channel(server.address) as channel,
-        ):
-            hold = threading.Event()
-
-            def requests():
-                hold.wait(60)
-                yield from ()
-
-            held = [stub_of(channel).ProfileOperators(requests(), timeout=60) for _ in range(2)]
-            wait_for(lambda: server.metric("ess_grpc_started_total", rpc="ProfileOperators") == 2)
-            waiting = stub_of(channel).GetServerInfo.future(
-                server_pb2.GetServerInfoRequest(), timeout=60
-            )
-            with grpc.insecure_channel(
-                server.address, [("grpc.use_local_subchannel_pool", 1)]
-            ) as another:
-                info(another)
-            assert not waiting.done()
-            hold.set()
-            assert waiting.result().version
-            assert all(code_of(list, call) != grpc.StatusCode.OK for call in held)
-
-    def test_an_idle_connection_is_closed_and_comes_back_with_the_next_call(self, tmp_path):
-        with (
-            self.serve(tmp_path, "max_connection_idle_seconds: 1") as server,
-            grpc.insecure_channel(server.address) as channel,
-        ):
-            states = []
-            channel.subscribe(states.append)
-            info(channel)
-            wait_for(
-                lambda: (
-                    states[-1:] == [grpc.ChannelConnectivity.IDLE]
-                    and grpc.ChannelConnectivity.READY in states
-                )
-            )
-            info(channel)
