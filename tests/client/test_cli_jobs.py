@@ -271,6 +271,8 @@ def test_cancel_and_delete_take_several_jobs(ess: Ess, job_server: JobServer) ->
     assert cancelled.stdout == "job-0: cancelled\njob-1: cancelled\n"
     assert deleted.stdout == "deleted job-0\ndeleted job-1\n"
     assert job_server.jobs == {}
+    job_server.add()
+    assert json.loads(ess("delete", "job-0", "--json").stdout) == {"deleted": ["job-0"]}
     assert again.exit_code == 4
     assert again.stderr.startswith("ess: NOT_FOUND: id: there is no job 'job-0'")
 

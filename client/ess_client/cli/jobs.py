@@ -231,11 +231,14 @@ def fetch(
 
 @app.command()
 @connecting
-def delete(client: Client, jobs: Ids) -> None:
+def delete(client: Client, jobs: Ids, as_json: Json = False) -> None:
     """Deletes jobs and their results."""
     for job in jobs:
         client.job(job).delete()
-        typer.echo(f"deleted {job}")
+        if not as_json:
+            typer.echo(f"deleted {job}")
+    if as_json:
+        print_json({"deleted": jobs})
 
 
 def _follow(job: Job, show: Callable[[JobStatus], None]) -> JobStatus:
