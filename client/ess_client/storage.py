@@ -11,6 +11,10 @@
 
 The header's metadata has one entry, `manifest`: JSON with sorted keys and `schema: 1`. It holds no
 clock times and no host names: the same work gives the same bytes.
+
+Results of large jobs have `schema: 2`: what would make the manifest too large for a header lies in
+tensors, `prompts` (uint8, the JSON of the manifest's list) and `layer.NAME/noise_floors` (float32
+[prompts, heads]).
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ from ess_client.errors import DataLoss
 from ess_client.profile import LayerResult, Profile, Prompt, measures_from_names
 
 SCHEMA = 1
+LARGE_SCHEMA = 2
 
 
 def save_profile(profile: Profile, path: str | PathLike[str]) -> None:
@@ -59,9 +64,14 @@ def load_profile(path: str | PathLike[str]) -> Profile:
     try:
         with safe_open(path, framework="numpy") as file:
             manifest = json.loads((file.metadata() or {})["manifest"])
-            if manifest["schema"] != SCHEMA:
-                raise DataLoss(f"{name}: schema {manifest['schema']}; this client reads {SCHEMA}")
+            if manifest["schema"] not in (SCHEMA, LARGE_SCHEMA):
+                raise DataLoss(
+                    f"{name}: schema {manifest['schema']}; this client reads {SCHEMA} and "
+                    f"{LARGE_SCHEMA}"
+                )
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if manifest["schema"] == LARGE_SCHEMA:
+            manifest["prompts"] = json.loads(tensors["prompts"].tobytes())
         return _profile(manifest, tensors)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, DataLoss):
@@ -141,8 +151,9 @@ def _layer(
 ) -> LayerResult:
     prefix, measures = f"layer.{entry['name']}/", manifest["measures"]
     certified = measures if "certify" in manifest["options"] else []
-    floors = np.array(entry["noise_floors"], np.float32)
     heads = tensors[f"{prefix}heads"]
+    if (floors := tensors.get(f"{prefix}noise_floors")) is None:
+        floors = np.array(entry["noise_floors"], np.float32)
     return LayerResult(
         name=entry["name"],
         layer_index=entry["layer_index"],

@@ -17,6 +17,7 @@ constexpr int kMaxPaused = 16;
 constexpr int64_t kNormalStartsBeforeALow = 7;
 // Weight of the newest request in the time that a token takes.
 constexpr double kNewest = 0.2;
+constexpr absl::Duration kYieldPoll = absl::Milliseconds(20);
 constexpr absl::Duration kShortestRetry = absl::Milliseconds(50);
 constexpr absl::Duration kLongestRetry = absl::Minutes(1);
 constexpr absl::Duration kUnknownRetry = absl::Seconds(1);
@@ -51,7 +52,7 @@ RequestQueue::~RequestQueue() {
 }
 
 absl::StatusOr<RequestQueue::Id> RequestQueue::Enter(QueuedRequest request, Displaced displaced) {
-  if (request.tokens > options_.max_tokens) {
+  if (!request.background && request.tokens > options_.max_tokens) {
     return absl::InvalidArgumentError(
         fmt::format("prompts: {} tokens in one request; the limit is {} (max_queued_tokens)",
                     request.tokens, options_.max_tokens));
@@ -66,8 +67,9 @@ absl::StatusOr<RequestQueue::Id> RequestQueue::Enter(QueuedRequest request, Disp
       return status;
     };
     if (draining_) return refuse(absl::UnavailableError("the server is shutting down"), "drain");
-    const Load load = loads_[request.model];
-    if (load.tokens + request.tokens > options_.max_tokens) {
+    // What is in the background is not counted.
+    const Load load = request.background ? Load() : loads_[request.model];
+    if (!request.background && load.tokens + request.tokens > options_.max_tokens) {
       return refuse(
           WithRetryAfter(absl::ResourceExhaustedError(fmt::format(
                              "{} tokens are asked for and {} wait for model '{}'; the limit is {} "
@@ -76,7 +78,7 @@ absl::StatusOr<RequestQueue::Id> RequestQueue::Enter(QueuedRequest request, Disp
                          TimeToClear(load)),
           "queue_tokens");
     }
-    if (load.requests >= options_.max_requests) {
+    if (!request.background && load.requests >= options_.max_requests) {
       const auto full = [&](const std::string& who) {
         return WithRetryAfter(absl::ResourceExhaustedError(fmt::format(
                                   "{} requests wait for model '{}'{}; the limit is {} "
@@ -162,6 +164,43 @@ absl::Status RequestQueue::Slot::Resume(const CancellationToken& cancellation) {
   return absl::OkStatus();
 }
 
+absl::Status RequestQueue::Slot::Yield(absl::Duration longest,
+                                       const CancellationToken& cancellation) {
+  const size_t index = Index(weight_);
+  const auto free = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.mutex_) {
+    return queue_.running_[index] < queue_.Slots(weight_);
+  };
+  const auto unwanted = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.mutex_) {
+    return free() && !queue_.IsWanted(weight_);
+  };
+  // Waits for `condition` until `end`. Whether it holds, or the token's status.
+  const auto await = [&](const absl::Condition& condition, absl::Duration limit)
+                         ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.mutex_) -> absl::StatusOr<bool> {
+    for (absl::Duration waited; waited < limit; waited += kYieldPoll) {
+      if (queue_.mutex_.AwaitWithTimeout(condition, kYieldPoll)) return true;
+      ESS_RETURN_IF_ERROR(cancellation.Check());
+    }
+    return false;
+  };
+  absl::MutexLock lock(&queue_.mutex_);
+  if (!queue_.IsWanted(weight_) || queue_.paused_ == kMaxPaused) return absl::OkStatus();
+  ++queue_.paused_;
+  --queue_.running_[index];
+  paused_ = true;
+  ESS_ASSIGN_OR_RETURN(bool goes_on, await(absl::Condition(&unwanted), longest));
+  if (!goes_on) {
+    ++queue_.resuming_[index];
+    const absl::StatusOr<bool> resumed = await(absl::Condition(&free), longest);
+    --queue_.resuming_[index];
+    ESS_ASSIGN_OR_RETURN(goes_on, resumed);
+  }
+  if (!goes_on) return absl::AbortedError("others needed the slot for longer than it can wait");
+  ++queue_.running_[index];
+  --queue_.paused_;
+  paused_ = false;
+  return absl::OkStatus();
+}
+
 void RequestQueue::RunThread() {
   while (true) {
     Entry entry;
@@ -181,6 +220,7 @@ void RequestQueue::RunThread() {
     const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
     absl::MutexLock lock(&mutex_);
     --(slot.paused_ ? paused_ : running_[Index(entry.weight)]);
+    if (entry.request.background) continue;  // It has let others go first.
     const double now = seconds / Cost(entry.request);
     seconds_per_token_ += (seconds_per_token_ == 0 ? 1 : kNewest) * (now - seconds_per_token_);
   }
@@ -221,6 +261,12 @@ bool RequestQueue::HasSlot(Weight weight) const {
   return running_[Index(weight)] + resuming_[Index(weight)] < Slots(weight);
 }
 
+bool RequestQueue::IsWanted(Weight weight) const {
+  return std::any_of(entries_.begin(), entries_.end(), [weight](const Entry& entry) {
+    return entry.work && entry.weight == weight && entry.request.priority == Priority::kNormal;
+  });
+}
+
 RequestQueue::Entries::iterator RequestQueue::Next() {
   const Priority first =
       normal_in_a_row_ >= kNormalStartsBeforeALow ? Priority::kLow : Priority::kNormal;
@@ -243,9 +289,11 @@ RequestQueue::Entry RequestQueue::Take(Entries::iterator entry) {
 }
 
 void RequestQueue::Count(const QueuedRequest& request, int64_t sign) {
-  Load& load = loads_[request.model];
-  load.requests += sign;
-  load.tokens += sign * request.tokens;
+  if (!request.background) {
+    Load& load = loads_[request.model];
+    load.requests += sign;
+    load.tokens += sign * request.tokens;
+  }
   const std::array<std::string, 2> labels = {request.model, PriorityName(request.priority)};
   metrics_.queue_requests.Add(labels, static_cast<double>(sign));
   metrics_.queue_tokens.Add(labels, static_cast<double>(sign * request.tokens));
@@ -255,6 +303,7 @@ void RequestQueue::Count(const QueuedRequest& request, int64_t sign) {
 RequestQueue::Entries::iterator RequestQueue::Displaceable(const QueuedRequest& request) {
   std::map<std::string, int64_t> places;
   for (const Entry& entry : entries_) {
+    if (entry.request.background) continue;
     if (entry.request.model == request.model) ++places[entry.request.caller];
   }
   const auto most =
@@ -262,7 +311,8 @@ RequestQueue::Entries::iterator RequestQueue::Displaceable(const QueuedRequest& 
                        [](const auto& a, const auto& b) { return a.second < b.second; });
   if (most == places.end() || most->second <= places[request.caller] + 1) return entries_.end();
   const auto newest = std::find_if(entries_.rbegin(), entries_.rend(), [&](const Entry& entry) {
-    return entry.request.model == request.model && entry.request.caller == most->first;
+    return entry.request.model == request.model && entry.request.caller == most->first &&
+           !entry.request.background;
   });
   return std::prev(newest.base());
 }

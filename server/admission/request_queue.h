@@ -43,6 +43,8 @@ struct QueuedRequest {
   std::string caller;  // Whom fairness is for.
   Priority priority = Priority::kNormal;
   int64_t tokens = 0;
+  // Of a job: it takes no place from anybody, so no limit holds for it, and nobody displaces it.
+  bool background = false;
 };
 
 // Thread-safe.
@@ -67,6 +69,13 @@ class RequestQueue {
     // to end need not resume.
     // Errors: kCancelled, kDeadlineExceeded  meanwhile; the work is still paused.
     absl::Status Resume(const CancellationToken& cancellation);
+
+    // For background work, between its steps: returns at once unless a request of normal priority
+    // waits for this slot; else lets all of them run first, for at most `longest`, and then goes on
+    // as Resume does.
+    // Errors: as Resume. kAborted  no slot came free for as long again, perhaps because somebody
+    //         waits for what this work holds: give it back. The work is then still paused.
+    absl::Status Yield(absl::Duration longest, const CancellationToken& cancellation);
 
    private:
     friend class RequestQueue;
@@ -131,6 +140,8 @@ class RequestQueue {
   Entries::iterator Next() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int Slots(Weight weight) const;
   bool HasSlot(Weight weight) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether a request of normal priority could start but for a slot.
+  bool IsWanted(Weight weight) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Takes a waiting entry out, with its counts.
   Entry Take(Entries::iterator entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Count(const QueuedRequest& request, int64_t sign) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

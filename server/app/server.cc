@@ -29,9 +29,12 @@
 #include "server/base/worker_pool.h"
 #include "server/ess/ess_engine.h"
 #include "server/inference/inference_service.h"
+#include "server/jobs/job_runner.h"
+#include "server/jobs/jobs.h"
 #include "server/models/model_loader.h"
 #include "server/pipeline/profile_pipeline.h"
 #include "server/residency/model_residency.h"
+#include "server/rpc/job_codec.h"
 #include "server/rpc/profiler_service.h"
 #include "server/security/access_file.h"
 #include "server/security/live_certificates.h"
@@ -43,6 +46,8 @@ namespace {
 
 constexpr int kControlThreads = 4;
 constexpr int kMaxQueuedControlCalls = 64;
+constexpr int kJobThreads = 4;
+constexpr int kMaxQueuedJobCalls = 1024;
 // Of the largest size, of ModelInfer and ModelStreamInfer, that are being made or sent.
 constexpr int64_t kMostAnswers = 4;
 // How often the access file is looked at.
@@ -112,6 +117,15 @@ absl::StatusOr<Doors> OpenDoors(const v1::ServerConfig& config) {
   return doors;
 }
 
+jobs::JobLimits LimitsOfJobs(const v1::ServerConfig& config) {
+  return {.prompts = {.max_prompts = config.max_job_prompts(),
+                      .max_bytes = config.max_job_prompt_bytes()},
+          .max_unfinished = config.max_queued_jobs(),
+          .max_result_bytes = config.max_job_result_bytes(),
+          .retention_seconds = config.job_retention_seconds(),
+          .retention_bytes = config.job_retention_bytes()};
+}
+
 }  // namespace
 
 // Members are destroyed from the last to the first.
@@ -152,6 +166,9 @@ struct Server::Parts {
         control_queue({.threads = kControlThreads,
                        .max_queued = kMaxQueuedControlCalls,
                        .limit_name = "model loads and unloads"}),
+        job_queue({.threads = kJobThreads,
+                   .max_queued = kMaxQueuedJobCalls,
+                   .limit_name = "calls about jobs"}),
         upload_budget(config.max_uploaded_bytes(), "max_uploaded_bytes"),
         service(
             {.pipeline = pipeline,
@@ -172,6 +189,12 @@ struct Server::Parts {
                         .max_reference_work = config.max_reference_work(),
                         .default_measures = kDefaultMeasures},
              .longest_stall = absl::Seconds(config.max_stall_seconds())},
+            {.services = services,
+             .jobs = jobs,
+             .queue = job_queue,
+             .catalogue = catalogue,
+             .default_measures = kDefaultMeasures,
+             .prompt_root = config.prompt_root()},
             residency, control_queue, MakeServerInfo(config, device, kDefaultMeasures)),
         answer_budget(kMostAnswers * config.max_inference_answer_bytes(),
                       "4 times max_inference_answer_bytes"),
@@ -188,6 +211,17 @@ struct Server::Parts {
              .longest_stall = absl::Seconds(config.max_stall_seconds()),
              .server_version = kVersion},
             residency, control_queue, ready) {}
+
+  void StartJobs() {
+    job_runner = std::make_unique<jobs::JobRunner>(
+        jobs::RunServices{.jobs = *jobs,
+                          .pipeline = pipeline,
+                          .residency = residency,
+                          .server_version = kVersion},
+        request_queue, catalogue, [this](const std::string& specification) {
+          return rpc::ParseJobSpecification(specification, kDefaultMeasures);
+        });
+  }
 
   const std::vector<Measure> kDefaultMeasures = {{.kind = Measure::Kind::kTolerance, .value = 1e-3},
                                                  {.kind = Measure::Kind::kEntropy}};
@@ -207,7 +241,9 @@ struct Server::Parts {
   residency::ModelResidency residency;
   ProfilePipeline pipeline;
   admission::RequestQueue request_queue;
+  std::unique_ptr<jobs::Jobs> jobs;  // Null without state_dir.
   admission::WorkQueue control_queue;
+  admission::WorkQueue job_queue;
   admission::ByteBudget upload_budget;
   rpc::ProfilerService service;
   inference::InferenceStatistics inference_statistics;
@@ -217,6 +253,7 @@ struct Server::Parts {
   std::string grpc_address;
   std::unique_ptr<grpc::Server> grpc_server;
   std::optional<Health> health;
+  std::unique_ptr<jobs::JobRunner> job_runner;  // Null without state_dir.
 };
 
 Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
@@ -241,6 +278,15 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const v1::ServerConfig& co
   auto parts =
       std::make_unique<Parts>(config, device, std::move(models), metrics_measure, std::move(doors));
   parts->state_folder = std::move(state_folder);
+  if (!config.prompt_root().empty() &&
+      !std::filesystem::is_directory(config.prompt_root(), error)) {
+    return absl::InvalidArgumentError(
+        fmt::format("prompt_root: '{}' is not a folder", config.prompt_root()));
+  }
+  if (!config.state_dir().empty()) {
+    ESS_ASSIGN_OR_RETURN(
+        parts->jobs, jobs::Jobs::Open(config.state_dir(), LimitsOfJobs(config), parts->metrics));
+  }
   ESS_ASSIGN_OR_RETURN(parts->exposition,
                        telemetry::ExpositionServer::Start(config.metrics_listen(), parts->metrics));
   parts->metrics.build_info.Set({kVersion, kCommit, TorchVersion(), grpc::Version()}, 1);
@@ -275,6 +321,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const v1::ServerConfig& co
       ESS_LOG(error, "preload of '{}' failed: {}", name, std::string(loaded.status().message()));
     }
   }
+  if (parts->jobs != nullptr) parts->StartJobs();
   if (!DeviceFailure()) parts->health->SetReady(true);
   return std::unique_ptr<Server>(new Server(std::move(parts)));
 }
@@ -285,6 +332,8 @@ const std::string& Server::metrics_address() const { return parts_->exposition->
 void Server::StopServing() { parts_->health->SetReady(false); }
 
 void Server::RefuseWork() {
+  if (parts_->jobs != nullptr) parts_->jobs->Drain();
+  if (parts_->job_runner != nullptr) parts_->job_runner->Stop();
   parts_->control_queue.Drain(absl::ZeroDuration());
   parts_->request_queue.Drain(absl::ZeroDuration());
 }

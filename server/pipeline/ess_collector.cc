@@ -27,12 +27,15 @@ EssCollector::EssCollector(const ProfileJob& job, const ProfilePlan& plan,
   }
 }
 
-bool EssCollector::Wants(int64_t mixer) const { return layer_of_mixer_[mixer] >= 0; }
+bool EssCollector::Wants(int64_t mixer) const {
+  const int64_t layer = layer_of_mixer_[mixer];
+  return layer >= 0 && receiver_.Wants(layer);
+}
 
 absl::Status EssCollector::Accept(const operators::OperatorKey& key,
                                   const operators::SequenceOperator& op) {
+  if (!Wants(key.mixer)) return absl::OkStatus();
   const int64_t layer = layer_of_mixer_[key.mixer];
-  if (layer < 0) return absl::OkStatus();
   // The selected heads that this group holds: a run of the ascending list.
   const std::vector<int64_t>& heads = plan_.layers[layer].heads;
   const auto begin = std::lower_bound(heads.begin(), heads.end(), key.first_head);
@@ -56,11 +59,20 @@ absl::Status EssCollector::Accept(const operators::OperatorKey& key,
                        .ess = *ess};
   records_[layer].Add(job_.measures, *ess, key.prompt * heads.size() + piece.first_head);
   utilization_.Add(piece);
+  ESS_RETURN_IF_ERROR(Reduce(piece));
+  const bool last = key.prompt + 1 == std::ssize(plan_.lengths) && end == heads.end();
+  if (!last) return absl::OkStatus();
+  StageTimer timer(stages_, "send");
+  return receiver_.OnLayer(layer, records_[layer]);
+}
+
+absl::Status EssCollector::Reduce(const EssPiece& piece) {
   switch (job_.reduction) {
     case Reduction::kNone:
       return Send(piece);
     case Reduction::kPositions: {
-      const OperatorEss means = MeanOverPositions(*ess, job_.measures, plan_.positions[key.prompt]);
+      const OperatorEss means =
+          MeanOverPositions(piece.ess, job_.measures, plan_.positions[piece.prompt]);
       return Send({piece.layer, piece.prompt, piece.first_head, piece.head_count, means});
     }
     case Reduction::kHeads:

@@ -36,6 +36,8 @@ class EssCollector : public operators::OperatorSink {
   bool saw_nonfinite() const { return saw_nonfinite_; }
 
  private:
+  // Sends a piece as it is, or what its reduction makes of it.
+  absl::Status Reduce(const EssPiece& piece);
   // Adds the heads of a group, and sends their mean when it was the last group of its operator.
   absl::Status GatherHeads(const EssPiece& piece);
   absl::Status Send(const EssPiece& piece);

@@ -42,6 +42,12 @@ struct ProfileJob {
   IndexSelection heads;
   IndexSelection positions;
   bool add_special_tokens = true;
+  // Whether the receiver wants the tokens' texts, which cost as much as tokenizing.
+  bool token_texts = true;
+  // Of a larger set of prompts, of which these are a part, the tokens of the longest; 0: these are
+  // the set. What was checked of the set is not checked of its part: that the selected positions
+  // exist somewhere, and the limits of a whole answer.
+  int64_t longest_of_set = 0;
 };
 
 // Tokens of all prompts, known before there is a tokenizer: a text counts one for every 3 bytes.

@@ -76,8 +76,9 @@ absl::StatusOr<PreparedProfile> ProfilePipeline::Prepare(const ProfileJob& job,
       ProfilePlan plan,
       MakeProfilePlan(job, std::move(token_ids), lease->model().description(), options_.limits));
   residency::ModelStatus model = residency_.Describe(*lease);
-  ESS_ASSIGN_OR_RETURN(std::vector<std::vector<std::string>> texts,
-                       TokenTexts(plan, lease->tokenizer(), cancellation));
+  ESS_ASSIGN_OR_RETURN(
+      std::vector<std::vector<std::string>> texts,
+      TokenTexts(plan, job.token_texts ? lease->tokenizer() : nullptr, cancellation));
   return PreparedProfile{*std::move(lease), std::move(plan), std::move(model), std::move(texts)};
 }
 

@@ -17,15 +17,21 @@
 
 namespace ess {
 
-// Receives a profile as it is made, in this order: OnPlan, OnEss for each piece, OnSummary. A
-// status that is not OK stops the work.
+// Receives a profile as it is made, in this order: OnPlan; layer by layer OnEss for each piece,
+// then OnLayer; OnSummary. A status that is not OK stops the work.
 class ProfileReceiver {
  public:
   virtual ~ProfileReceiver() = default;
   // `token_texts`: per prompt, the text of each token; empty lists without a tokenizer.
   virtual absl::Status OnPlan(const ProfilePlan& plan, const residency::ModelStatus& model,
                               const std::vector<std::vector<std::string>>& token_texts) = 0;
+  // Asked after OnPlan: whether the ESS of a layer, an ordinal in the plan, is to be computed.
+  virtual bool Wants(int64_t layer) const { return true; }
   virtual absl::Status OnEss(const EssPiece& piece) = 0;
+  // All prompts of the layer have come.
+  virtual absl::Status OnLayer(int64_t layer, const LayerRecord& record) {
+    return absl::OkStatus();
+  }
   virtual absl::Status OnSummary(const ProfileSummary& summary) = 0;
 };
 

@@ -126,7 +126,7 @@ absl::StatusOr<ProfilePlan> MakeProfilePlan(const ProfileJob& job,
                                             const models::ModelDescription& model,
                                             const ProfileLimits& limits) {
   ProfilePlan plan;
-  int64_t longest = 0;
+  int64_t longest = job.longest_of_set;
   for (size_t p = 0; p < token_ids.size(); ++p) {
     const int64_t length = job.gaussian ? job.gaussian->length : std::ssize(token_ids[p]);
     ESS_RETURN_IF_ERROR(CheckLength(job, job.prompts[p].id, length, model, limits));
@@ -161,6 +161,8 @@ absl::StatusOr<ProfilePlan> MakeProfilePlan(const ProfileJob& job,
                         static_cast<double>(layer.heads.size());
     }
   }
+  plan.token_ids = std::move(token_ids);
+  if (job.longest_of_set > 0) return plan;
   if (reference_work > limits.max_reference_work) {
     return absl::InvalidArgumentError(fmt::format(
         "measures: these need {:.2g} floating point operations in singular value decompositions; "
@@ -174,7 +176,6 @@ absl::StatusOr<ProfilePlan> MakeProfilePlan(const ProfileJob& job,
         "fewer measures, prompts, layers, heads or positions",
         bytes, limits.max_result_bytes));
   }
-  plan.token_ids = std::move(token_ids);
   return plan;
 }
 

@@ -8,17 +8,13 @@
 #include "server/rpc/unary_call.h"
 
 namespace ess::rpc {
-namespace {
-
-using UnimplementedUnary = UnimplementedCall<grpc::ServerUnaryReactor>;
-
-}  // namespace
 
 ProfilerService::ProfilerService(ProfileContext profile, OperatorsContext operators,
-                                 residency::ModelResidency& residency,
+                                 JobsContext jobs, residency::ModelResidency& residency,
                                  admission::WorkQueue& control_queue, v1::ServerInfo info)
     : profile_(std::move(profile)),
       operators_(std::move(operators)),
+      jobs_(std::move(jobs)),
       residency_(residency),
       control_queue_(control_queue),
       info_(std::move(info)),
@@ -123,43 +119,42 @@ grpc::ServerUnaryReactor* ProfilerService::GetServerInfo(grpc::CallbackServerCon
 }
 
 grpc::ServerReadReactor<v1::SubmitJobRequest>* ProfilerService::SubmitJob(
-    grpc::CallbackServerContext* call, v1::Job*) {
-  return new UnimplementedCall<grpc::ServerReadReactor<v1::SubmitJobRequest>>(profile_.services,
-                                                                              call, "SubmitJob");
+    grpc::CallbackServerContext* call, v1::Job* response) {
+  return StartSubmitJob(jobs_, call, response);
 }
 
 grpc::ServerUnaryReactor* ProfilerService::GetJob(grpc::CallbackServerContext* call,
-                                                  const v1::GetJobRequest*, v1::Job*) {
-  return new UnimplementedUnary(profile_.services, call, "GetJob");
+                                                  const v1::GetJobRequest* request,
+                                                  v1::Job* response) {
+  return StartGetJob(jobs_, call, request, response);
 }
 
 grpc::ServerUnaryReactor* ProfilerService::ListJobs(grpc::CallbackServerContext* call,
-                                                    const v1::ListJobsRequest*,
-                                                    v1::ListJobsResponse*) {
-  return new UnimplementedUnary(profile_.services, call, "ListJobs");
+                                                    const v1::ListJobsRequest* request,
+                                                    v1::ListJobsResponse* response) {
+  return StartListJobs(jobs_, call, request, response);
 }
 
 grpc::ServerWriteReactor<v1::Job>* ProfilerService::WatchJob(grpc::CallbackServerContext* call,
-                                                             const v1::WatchJobRequest*) {
-  return new UnimplementedCall<grpc::ServerWriteReactor<v1::Job>>(profile_.services, call,
-                                                                  "WatchJob");
+                                                             const v1::WatchJobRequest* request) {
+  return StartWatchJob(jobs_, call, request);
 }
 
 grpc::ServerUnaryReactor* ProfilerService::CancelJob(grpc::CallbackServerContext* call,
-                                                     const v1::CancelJobRequest*, v1::Job*) {
-  return new UnimplementedUnary(profile_.services, call, "CancelJob");
+                                                     const v1::CancelJobRequest* request,
+                                                     v1::Job* response) {
+  return StartCancelJob(jobs_, call, request, response);
 }
 
 grpc::ServerUnaryReactor* ProfilerService::DeleteJob(grpc::CallbackServerContext* call,
-                                                     const v1::DeleteJobRequest*,
+                                                     const v1::DeleteJobRequest* request,
                                                      v1::DeleteJobResponse*) {
-  return new UnimplementedUnary(profile_.services, call, "DeleteJob");
+  return StartDeleteJob(jobs_, call, request);
 }
 
 grpc::ServerWriteReactor<v1::FetchJobResultResponse>* ProfilerService::FetchJobResult(
-    grpc::CallbackServerContext* call, const v1::FetchJobResultRequest*) {
-  return new UnimplementedCall<grpc::ServerWriteReactor<v1::FetchJobResultResponse>>(
-      profile_.services, call, "FetchJobResult");
+    grpc::CallbackServerContext* call, const v1::FetchJobResultRequest* request) {
+  return StartFetchJobResult(jobs_, call, request);
 }
 
 }  // namespace ess::rpc

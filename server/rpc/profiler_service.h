@@ -4,6 +4,7 @@
 #include "ess/v1/profiler.grpc.pb.h"
 #include "server/admission/work_queue.h"
 #include "server/residency/model_residency.h"
+#include "server/rpc/jobs_handler.h"
 #include "server/rpc/profile_handler.h"
 #include "server/rpc/profile_operators_handler.h"
 
@@ -13,7 +14,7 @@ class ProfilerService final : public v1::EssProfiler::CallbackService {
  public:
   // All outlive the service. `info` holds what does not change; `control_queue` runs loads,
   // unloads and estimates.
-  ProfilerService(ProfileContext profile, OperatorsContext operators,
+  ProfilerService(ProfileContext profile, OperatorsContext operators, JobsContext jobs,
                   residency::ModelResidency& residency, admission::WorkQueue& control_queue,
                   v1::ServerInfo info);
 
@@ -40,27 +41,30 @@ class ProfilerService final : public v1::EssProfiler::CallbackService {
                                           const v1::GetServerInfoRequest* request,
                                           v1::ServerInfo* response) override;
 
-  // Declared, not available yet: UNIMPLEMENTED.
-  grpc::ServerReadReactor<v1::SubmitJobRequest>* SubmitJob(grpc::CallbackServerContext*,
-                                                           v1::Job*) override;
-  grpc::ServerUnaryReactor* GetJob(grpc::CallbackServerContext*, const v1::GetJobRequest*,
-                                   v1::Job*) override;
-  grpc::ServerUnaryReactor* ListJobs(grpc::CallbackServerContext*, const v1::ListJobsRequest*,
-                                     v1::ListJobsResponse*) override;
-  grpc::ServerWriteReactor<v1::Job>* WatchJob(grpc::CallbackServerContext*,
-                                              const v1::WatchJobRequest*) override;
-  grpc::ServerUnaryReactor* CancelJob(grpc::CallbackServerContext*, const v1::CancelJobRequest*,
-                                      v1::Job*) override;
-  grpc::ServerUnaryReactor* DeleteJob(grpc::CallbackServerContext*, const v1::DeleteJobRequest*,
-                                      v1::DeleteJobResponse*) override;
+  grpc::ServerReadReactor<v1::SubmitJobRequest>* SubmitJob(grpc::CallbackServerContext* call,
+                                                           v1::Job* response) override;
+  grpc::ServerUnaryReactor* GetJob(grpc::CallbackServerContext* call,
+                                   const v1::GetJobRequest* request, v1::Job* response) override;
+  grpc::ServerUnaryReactor* ListJobs(grpc::CallbackServerContext* call,
+                                     const v1::ListJobsRequest* request,
+                                     v1::ListJobsResponse* response) override;
+  grpc::ServerWriteReactor<v1::Job>* WatchJob(grpc::CallbackServerContext* call,
+                                              const v1::WatchJobRequest* request) override;
+  grpc::ServerUnaryReactor* CancelJob(grpc::CallbackServerContext* call,
+                                      const v1::CancelJobRequest* request,
+                                      v1::Job* response) override;
+  grpc::ServerUnaryReactor* DeleteJob(grpc::CallbackServerContext* call,
+                                      const v1::DeleteJobRequest* request,
+                                      v1::DeleteJobResponse* response) override;
   grpc::ServerWriteReactor<v1::FetchJobResultResponse>* FetchJobResult(
-      grpc::CallbackServerContext*, const v1::FetchJobResultRequest*) override;
+      grpc::CallbackServerContext* call, const v1::FetchJobResultRequest* request) override;
 
  private:
   std::string Label(const std::string& model) const;
 
   const ProfileContext profile_;
   const OperatorsContext operators_;
+  const JobsContext jobs_;
   residency::ModelResidency& residency_;
   admission::WorkQueue& control_queue_;
   const v1::ServerInfo info_;

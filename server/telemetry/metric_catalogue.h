@@ -40,6 +40,12 @@
   COUNTER(grpc_received_bytes, "ess_grpc_received_bytes_total", "Bytes of request messages", "rpc") \
   COUNTER(stream_stalled, "ess_stream_stalled_seconds_total", "Time spent waiting for readers",    \
           "rpc")                                                                                   \
+  /* Jobs. */                                                                                       \
+  GAUGE(jobs, "ess_jobs", "Jobs in the database", "state")                                         \
+  COUNTER(jobs_finished, "ess_jobs_finished_total", "Jobs that have ended", "state")               \
+  HISTOGRAM(job_duration, "ess_job_duration_seconds", "From submission to end", kJobSeconds)       \
+  GAUGE(result_store_bytes, "ess_result_store_bytes", "Bytes of the jobs' results")                \
+  GAUGE(result_store_files, "ess_result_store_files", "Results of jobs that are kept")             \
   /* Models. */                                                                                    \
   GAUGE(model_info, "ess_model_info", "1; facts about a resident model",                           \
         "model", "architecture", "dtype", "layers", "device", "measure")                           \

@@ -109,6 +109,7 @@ void Histogram<N>::Observe(const std::array<std::string, N>& labels, double valu
   template class Counter<N>;                             \
   template class Gauge<N>;                               \
   template class Histogram<N>;
+ESS_INSTANTIATE(0)
 ESS_INSTANTIATE(1)
 ESS_INSTANTIATE(2)
 ESS_INSTANTIATE(3)

@@ -43,7 +43,7 @@ LABEL_VALUES = {
     "priority": {"normal", "low"},
     "code": {
         *("OK", "CANCELLED", "INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED"),
-        "UNIMPLEMENTED",
+        "FAILED_PRECONDITION",
     },
     "rpc": {
         *("Profile", "ProfileOperators", "EstimateProfile", "GetJob"),
@@ -94,7 +94,7 @@ class Traffic:
         rng = random.Random(SEED * 1000 + number)
         kinds = [self.good_profile] * 4 + [self.good_operators] * 2
         kinds += [self.unary, self.unary, self.unknown_model, self.no_prompts, self.bad_token]
-        kinds += [self.bad_stream, self.not_available]
+        kinds += [self.bad_stream, self.without_jobs]
         rng.choice(kinds)(rng)
 
     def good_profile(self, rng):
@@ -168,9 +168,11 @@ class Traffic:
         )
         self.ledger.call("ProfileOperators", "", "INVALID_ARGUMENT")
 
-    def not_available(self, rng):
-        self.expect("UNIMPLEMENTED", lambda: self.stub.GetJob(jobs_pb2.GetJobRequest(), timeout=60))
-        self.ledger.call("GetJob", "", "UNIMPLEMENTED")
+    def without_jobs(self, rng):
+        self.expect(
+            "FAILED_PRECONDITION", lambda: self.stub.GetJob(jobs_pb2.GetJobRequest(), timeout=60)
+        )
+        self.ledger.call("GetJob", "", "FAILED_PRECONDITION")
 
     def crowd(self, rng):
         """One call runs and all places are taken: some are refused, some leave, the rest run."""

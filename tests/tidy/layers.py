@@ -1,7 +1,8 @@
 """What each folder of server/ may use. The table is the architecture; test_layers.py checks it.
 
 `base` splits in two CMake targets: `base` has no LibTorch, `base_torch` (device, device_memory,
-page_tensor, torch_status) has. `residency` splits likewise: its state machine has no LibTorch.
+page_tensor, torch_status) has. `residency` splits likewise: its state machine has no LibTorch; and
+`jobs`: its database and files have none.
 """
 
 # Folder -> folders it may include. Downwards only; no cycles.
@@ -26,7 +27,18 @@ MAY_INCLUDE = {
         "telemetry",
         "base",
     },
+    "jobs": {
+        "pipeline",
+        "residency",
+        "admission",
+        "models",
+        "operators",
+        "ess",
+        "telemetry",
+        "base",
+    },
     "rpc": {
+        "jobs",
         "pipeline",
         "residency",
         "admission",
@@ -50,6 +62,7 @@ MAY_INCLUDE = {
     "app": {
         "inference",
         "rpc",
+        "jobs",
         "pipeline",
         "residency",
         "admission",
@@ -73,4 +86,5 @@ RESERVED_HEADERS = {
     "google/protobuf/": {"rpc", "inference", "app"},
     "hwy/": {"linalg"},
     "openssl/": {"base", "security"},
+    "sqlite3": {"jobs"},
 }

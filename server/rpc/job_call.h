@@ -1,0 +1,94 @@
+// Base of the calls about jobs that stream: their steps run one after the other on the jobs' queue.
+#pragma once
+
+#include <grpcpp/server_context.h>
+
+#include <memory>
+#include <utility>
+
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "server/base/cancellation.h"
+#include "server/base/torch_status.h"
+#include "server/rpc/call_observer.h"
+#include "server/rpc/jobs_handler.h"
+#include "server/rpc/status_to_grpc.h"
+
+namespace ess::rpc {
+
+// `Reactor` is a gRPC reactor. Life: Start -> Begin -> steps, each from a reaction of gRPC or of
+// the feed -> End, once -> OnDone. The call owns itself until OnDone; who calls back later holds a
+// share.
+template <typename Reactor>
+class JobCall : public Reactor, public std::enable_shared_from_this<JobCall<Reactor>> {
+ public:
+  template <typename Call, typename... Arguments>
+  static Call* Start(Arguments&&... arguments) {
+    const auto made = std::make_shared<Call>(std::forward<Arguments>(arguments)...);
+    JobCall& call = *made;
+    call.self_ = made;
+    absl::Status status = call.observer_.admitted();
+    if (status.ok()) status = CheckHasJobs(call.context_);
+    if (!status.ok()) {
+      call.End(status);
+    } else {
+      call.Begin();
+    }
+    return made.get();
+  }
+
+  void OnCancel() override { cancellation_.Cancel(); }
+  void OnDone() final {
+    Closed();
+    observer_.Finish(status_);
+    const std::shared_ptr<JobCall> last = std::move(self_);
+  }
+
+ protected:
+  JobCall(const JobsContext& context, grpc::CallbackServerContext* call, const char* rpc)
+      : context_(context),
+        cancellation_(absl::FromChrono(call->deadline())),
+        observer_(context.services, *call, cancellation_, rpc, "", 0) {}
+
+  virtual void Begin() = 0;
+  // Before the call goes.
+  virtual void Closed() {}
+
+  // Runs `step` on the queue; ends the call when it is full. Exceptions end the call, too.
+  template <typename Step>
+  void Queue(Step step) {
+    auto work = [call = this->shared_from_this(), step = std::move(step)] {
+      const absl::Status status = CatchTorch("job", [&] {
+        step();
+        return absl::OkStatus();
+      });
+      if (!status.ok()) call->End(status);
+    };
+    if (const absl::Status queued = context_.queue.Submit(std::move(work)); !queued.ok()) {
+      End(queued);
+    }
+  }
+
+  // Nothing happens when the call has ended. REQUIRES: no read or write is under way.
+  void End(const absl::Status& status) {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (ended_) return;
+      ended_ = true;
+      status_ = context_.services.calls.StatusOf(status);
+    }
+    this->Finish(ToGrpcStatus(status_));
+  }
+
+  const JobsContext& context_;
+  CancellationToken cancellation_;
+  CallObserver observer_;
+
+ private:
+  absl::Mutex mutex_;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status status_;  // Constant once `ended_`.
+  std::shared_ptr<JobCall> self_;
+};
+
+}  // namespace ess::rpc
