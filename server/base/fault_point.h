@@ -9,14 +9,15 @@
 //   ESS_FAULTS="forward=delay:200ms,ess=hold:/tmp/x/hold,send=leak:64KiB"
 //
 //   delay:TIME  waits that long, each time
-//   hold:FILE   waits for as long as the file is there
+//   hold:FILE   waits for as long as the file is there; hold:FILE@3 only from the 4th time on
 //   leak:SIZE   touches that much memory, in KiB, and never gives it back
 //
 // ESS_FAULT_TRACE=FILE gains a line with the point's name, each time one is reached, before it
 // waits: the work that was begun, in order.
 //
 // Points: queued (a request gets its turn), tokenize (a prompt), forward (a layer of a prompt), ess
-// (a task of a head or of a group of channels), send (a message).
+// (a task of a head or of a group of channels), send (a message); and those of a job's life,
+// job_... (server/jobs, in the order of tests/faults/job_server.py).
 #pragma once
 
 #ifdef ESS_FAULT_POINTS

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from ess_client import Client, DenseOperator, EssError
 from tests.end_to_end import tiny_models
+from tests.end_to_end.job_calls import JobCalls
 from tests.end_to_end.server_process import ServerProcess, wait_for
 from tests.tidy.test_metrics_document import OTHERS, catalogue
 
@@ -23,8 +24,14 @@ def samples(tmp_path_factory):
     config = root / "server.textproto"
     config.write_text("max_queued_profiles: 1")
     with (
-        ServerProcess(f"--config={config}", f"--model_root={root}", "--preload=slow") as server,
+        ServerProcess(
+            f"--config={config}",
+            f"--model_root={root}",
+            f"--state_dir={tmp_path_factory.mktemp('state')}",
+            "--preload=slow",
+        ) as server,
         Client(server.address) as client,
+        JobCalls(server.address) as jobs,
     ):
         client.profile("good", token_ids=[[1, 2, 3, 4]])
         with pytest.raises(EssError):
@@ -34,6 +41,8 @@ def samples(tmp_path_factory):
         client.estimate("good", token_ids=[[1, 2]])
         client.profile("good", token_ids=[[1, 2]], horizon=2)
         client.profile_operators(DenseOperator(np.tril(np.ones((3, 8, 8)))))
+        # Not of the metrics' measure: the utilization below is the profiles'.
+        jobs.end(jobs.submit("good", prompts=[[1, 2]], measures=["entropy"]).id)
         server.wait_until_idle()
         samples = server.metrics()
     return samples | evictions(root)

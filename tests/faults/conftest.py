@@ -20,6 +20,7 @@ def server_config(tmp_path_factory, model_root):
 
 
 @pytest.fixture(scope="session")
-def server(server_config):
-    with ServerProcess(f"--config={server_config}") as process:
+def server(server_config, tmp_path_factory):
+    state = tmp_path_factory.mktemp("state")
+    with ServerProcess(f"--config={server_config}", f"--state_dir={state}") as process:
         yield process

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -23,6 +24,7 @@ namespace {
 struct Fault {
   absl::Duration delay;
   std::string hold;  // A file, or "".
+  int passes = 0;    // Times that the point is passed before it holds.
   size_t leaked_bytes = 0;
 };
 
@@ -32,7 +34,10 @@ Fault ParseFault(const std::string& action) {
   if (parts.first == "delay") {
     ESS_CHECK(absl::ParseDuration(parts.second, &fault.delay));
   } else if (parts.first == "hold") {
-    fault.hold = parts.second;
+    const std::pair<std::string, std::string> hold =
+        absl::StrSplit(parts.second, absl::MaxSplits('@', 1));
+    fault.hold = hold.first;
+    ESS_CHECK(hold.second.empty() || absl::SimpleAtoi(hold.second, &fault.passes));
   } else {
     ESS_CHECK(parts.first == "leak");
     absl::string_view size = parts.second;
@@ -74,7 +79,9 @@ void ReachFaultPoint(const char* name) {
   const auto found = faults.find(name);
   if (found == faults.end()) return;
   const Fault& fault = found->second;
+  static std::atomic<int> reached{0};
   absl::SleepFor(fault.delay);
+  if (fault.passes > 0 && reached++ < fault.passes) return;
   while (!fault.hold.empty() && access(fault.hold.c_str(), F_OK) == 0) {
     absl::SleepFor(absl::Milliseconds(1));
   }

@@ -19,6 +19,7 @@ from ess_client import (
 )
 from ess_client._operator_stream import operator_requests
 from ess_client._proto.ess.v1 import (
+    jobs_pb2,
     measures_pb2,
     models_pb2,
     operators_pb2,
@@ -163,6 +164,47 @@ def inference_calls() -> list[Call]:
         answer = getattr(service_pb2, f"{method}Response")
         calls.append(Call(INFERENCE + method, (request,), answer, repeats))
     return calls
+
+
+def submission() -> tuple[Message, ...]:
+    """A job of which there is one, however often it is submitted."""
+    lines = b'{"text": "the quick brown fox"}\n{"id": "ids", "token_ids": [1, 2, 3]}\n'
+    specification = jobs_pb2.JobSpecification(
+        model="tiny-llama",
+        measures=measures({"relative": 1e-3}),
+        options={"certify": True},
+        layers={"ranges": [{"first": 0, "last": 1}]},
+        positions={"ranges": [{"first": 0, "last": 2}]},
+        idempotency_key="good",
+        priority=jobs_pb2.JOB_PRIORITY_HIGH,
+        labels={"a": "b"},
+    )
+    return (
+        jobs_pb2.SubmitJobRequest(specification=specification),
+        jobs_pb2.SubmitJobRequest(prompts=jobs_pb2.JobPrompts(json_lines=lines[:20])),
+        jobs_pb2.SubmitJobRequest(prompts=jobs_pb2.JobPrompts(json_lines=lines[20:])),
+    )
+
+
+def job_calls(job_id: str) -> tuple[Call, ...]:
+    """About the job of `submission`, once it has ended."""
+    return (
+        Call(SERVICE + "SubmitJob", submission(), jobs_pb2.Job),
+        Call(SERVICE + "GetJob", (jobs_pb2.GetJobRequest(id=job_id),), jobs_pb2.Job),
+        Call(SERVICE + "WatchJob", (jobs_pb2.WatchJobRequest(id=job_id),), jobs_pb2.Job),
+        Call(SERVICE + "CancelJob", (jobs_pb2.CancelJobRequest(id=job_id),), jobs_pb2.Job),
+        Call(
+            SERVICE + "FetchJobResult",
+            (jobs_pb2.FetchJobResultRequest(id=job_id, offset=8),),
+            jobs_pb2.FetchJobResultResponse,
+        ),
+        Call(
+            SERVICE + "ListJobs",
+            (jobs_pb2.ListJobsRequest(page_size=2, page_token="9"),),
+            jobs_pb2.ListJobsResponse,
+            repeats=False,
+        ),
+    )
 
 
 def good_calls() -> tuple[Call, ...]:

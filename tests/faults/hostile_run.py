@@ -29,9 +29,10 @@ import psutil
 from google.protobuf.message import DecodeError
 
 from ess_client._proto.ess.v1 import models_pb2
+from tests.end_to_end.job_calls import JobCalls
 from tests.end_to_end.server_process import ServerProcess
 
-from .good_calls import SERVICE, Call, digest, good_calls
+from .good_calls import SERVICE, Call, digest, good_calls, job_calls, submission
 from .mutation import mutated_call
 from .small_server import make_models, write_config
 
@@ -80,9 +81,14 @@ class HostileRun:
     def __init__(self, server: ServerProcess, seed: int):
         self.server = server
         self.seed = seed
-        self.calls = good_calls()
+        self.calls = good_calls() + job_calls(self.finished_job())
         self.request_types = {call.method: type(call.messages[0]) for call in self.calls}
         self.report = Report()
+
+    def finished_job(self) -> str:
+        with JobCalls(self.server.address) as jobs:
+            job = jobs.stub.SubmitJob(iter(submission()), timeout=CALL_SECONDS)
+            return jobs.end(job.id).id
 
     def run(self, count: int) -> Report:
         start = time.monotonic()
@@ -206,7 +212,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         make_models(Path(folder) / "models")
         config = write_config(Path(folder), Path(folder) / "models")
-        with ServerProcess(f"--config={config}") as server:
+        with ServerProcess(f"--config={config}", f"--state_dir={folder}/state") as server:
             report = hostile_run(server, arguments.calls, arguments.seed)
     print("\n".join(report.findings[:50]))
     print(report.text())

@@ -16,6 +16,11 @@ max_operator_bytes: 1000000
 max_uploaded_bytes: 16000000
 max_running_profiles: 2
 threads: 2
+max_job_prompts: 32
+max_job_prompt_bytes: 100000
+max_job_result_bytes: 4000000
+max_queued_jobs: 8
+job_retention_bytes: 40000000
 """
 
 
@@ -26,5 +31,5 @@ def make_models(root: Path) -> None:
 
 def write_config(folder: Path, model_root: Path) -> Path:
     path = folder / "server.textproto"
-    path.write_text(f'model_root: "{model_root}"\n{LIMITS}')
+    path.write_text(f'model_root: "{model_root}"\nprompt_root: "{model_root}"\n{LIMITS}')
     return path

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
-#include "gtest/gtest.h"
+#include "gmock/gmock.h"
 #include "server/admission/retry_after.h"
 #include "tests/support/status_matchers.h"
 
@@ -306,6 +306,21 @@ TEST_F(RequestQueueTest, EveryPlaceEndsInExactlyOneWayWhoeverComesAndGoes) {
 
   EXPECT_TRUE(queue_->Drain(kLong));
   EXPECT_EQ(entered, ended);
+}
+
+TEST_F(RequestQueueTest, WhatIsInTheBackgroundTakesNobodysPlace) {
+  Make({.max_requests = 1, .max_tokens = 10});
+
+  EXPECT_THAT(queue_->Enter({.model = "m",
+                             .caller = "jobs",
+                             .priority = Priority::kLow,
+                             .tokens = 1000,
+                             .background = true},
+                            [](const absl::Status&) { ADD_FAILURE(); }),
+              IsOk());
+
+  EXPECT_THAT(Enter("a", 10), IsOk());
+  EXPECT_THAT(Enter("b"), StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("1 ")));
 }
 
 }  // namespace

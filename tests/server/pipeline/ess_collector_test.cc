@@ -31,9 +31,18 @@ class Recorder : public ProfileReceiver {
         {piece.layer, piece.prompt, piece.first_head, piece.head_count, piece.ess.values});
     return absl::OkStatus();
   }
+  bool Wants(int64_t layer) const override { return layer != unwanted; }
+  absl::Status OnLayer(int64_t layer, const LayerRecord& record) override {
+    layers.emplace_back(layer, pieces.size());
+    EXPECT_EQ(record.noise_floors.size(), 6u);
+    EXPECT_GT(record.noise_floors.front(), 0);
+    return absl::OkStatus();
+  }
   absl::Status OnSummary(const ProfileSummary&) override { return absl::OkStatus(); }
 
+  int64_t unwanted = -1;
   std::vector<Received> pieces;
+  std::vector<std::pair<int64_t, size_t>> layers;  // With the pieces that had come.
 };
 
 // Two layers of 4 heads with channels 1, 2, 3, 4, of which head 2 is not selected; prompts of 5 and
@@ -56,8 +65,12 @@ class EssCollectorTest : public ::testing::Test {
   }
 
   std::vector<Received> Collect(Reduction reduction) {
-    job.reduction = reduction;
     Recorder recorder;
+    return Collect(reduction, recorder);
+  }
+
+  std::vector<Received> Collect(Reduction reduction, Recorder& recorder) {
+    job.reduction = reduction;
     StageTimes stages;
     Utilization utilization(job, plan, model, job.measures[0]);
     const CancellationToken cancellation;
@@ -150,6 +163,27 @@ TEST_F(EssCollectorTest, MeansOverPositionsAreOfEachHead) {
       }
     }
   }
+}
+
+TEST_F(EssCollectorTest, ALayerEndsAfterItsLastPieceHoweverItIsReduced) {
+  for (const Reduction reduction : {Reduction::kNone, Reduction::kHeads, Reduction::kPositions}) {
+    Recorder recorder;
+    Collect(reduction, recorder);
+
+    const size_t half = recorder.pieces.size() / 2;
+    EXPECT_THAT(recorder.layers,
+                ElementsAre(std::pair<int64_t, size_t>(0, half), std::pair(1, 2 * half)));
+  }
+}
+
+TEST_F(EssCollectorTest, ALayerThatIsNotWantedIsNotComputed) {
+  Recorder recorder;
+  recorder.unwanted = 0;
+  Collect(Reduction::kNone, recorder);
+
+  ASSERT_EQ(recorder.layers.size(), 1u);
+  EXPECT_EQ(recorder.layers[0].first, 1);
+  for (const Received& piece : recorder.pieces) EXPECT_EQ(piece.layer, 1);
 }
 
 }  // namespace

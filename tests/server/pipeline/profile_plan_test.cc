@@ -8,6 +8,7 @@ namespace {
 
 using ::ess::testing::IsOk;
 using ::ess::testing::StatusIs;
+using ::testing::_;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -194,6 +195,22 @@ TEST(ProfilePlanTest, CountsTheBytesOfReducedAndCertifiedAnswers) {
   job.reduction = Reduction::kPositions;  // 10 heads, 2 prompts.
   EXPECT_THAT(bytes(100), IsOk());
   EXPECT_THAT(bytes(99), StatusIs(kInvalid, HasSubstr("100 bytes")));
+}
+
+TEST(ProfilePlanTest, APartOfASetIsCheckedByItselfOnlyForItsPrompts) {
+  ProfileJob job = JobOf(1);
+  job.positions.ranges = {{.first = 5, .last = 7}};
+  const ProfileLimits none{.max_reference_work = 0, .max_result_bytes = 0};
+  EXPECT_THAT(MakeProfilePlan(job, {{1, 2, 3}}, TwoLayers(), {}), StatusIs(kInvalid, _));
+
+  job.longest_of_set = 8;
+  const auto plan = MakeProfilePlan(job, {{1, 2, 3}}, TwoLayers(), none);
+
+  ASSERT_THAT(plan, IsOk());
+  EXPECT_THAT(plan->all_positions, ElementsAre(5, 6, 7));
+  EXPECT_THAT(plan->positions[0], IsEmpty());
+  EXPECT_THAT(MakeProfilePlan(job, {{1, 99}}, TwoLayers(), none),
+              StatusIs(kInvalid, HasSubstr("vocabulary")));
 }
 
 }  // namespace
