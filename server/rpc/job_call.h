@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
 #include "server/base/cancellation.h"
 #include "server/base/torch_status.h"
 #include "server/rpc/call_observer.h"
@@ -47,7 +46,7 @@ class JobCall : public Reactor, public std::enable_shared_from_this<JobCall<Reac
  protected:
   JobCall(const JobsContext& context, grpc::CallbackServerContext* call, const char* rpc)
       : context_(context),
-        cancellation_(absl::FromChrono(call->deadline())),
+        cancellation_(DeadlineOf(context.services, *call)),
         observer_(context.services, *call, cancellation_, rpc, "", 0) {}
 
   virtual void Begin() = 0;

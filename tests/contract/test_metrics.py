@@ -74,7 +74,7 @@ def fill_the_queue(server):
     started = threading.Event()
 
     def run(event):
-        with Client(server.address) as client, pytest.raises(EssError):
+        with Client(server.address, retries=0) as client, pytest.raises(EssError):
             client.profile(
                 "slow",
                 token_ids=[[5] * 900] * 8,
@@ -88,7 +88,7 @@ def fill_the_queue(server):
     threads.append(threading.Thread(target=run, args=(None,)))
     threads[1].start()
     wait_for(lambda: server.metric("ess_queue_requests", model="slow", priority="normal") == 1)
-    with Client(server.address) as client, pytest.raises(EssError):
+    with Client(server.address, retries=0) as client, pytest.raises(EssError):
         client.profile("slow", token_ids=[[1]])
     for thread in threads:
         thread.join()

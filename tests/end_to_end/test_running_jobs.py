@@ -105,7 +105,7 @@ def test_the_higher_priority_is_done_first(jobs):
 
 
 def test_progress_grows_and_the_time_left_shrinks_to_the_truth(jobs):
-    job = jobs.submit(prompts=[[7] * 200] * 600, measures=["tolerance:1e-3", "entropy"])
+    job = jobs.submit(prompts=[[7] * 100] * 600, measures=["tolerance:1e-3", "entropy"])
 
     seen = [(time.time(), message) for message in jobs.watch(job.id)]
 
