@@ -31,7 +31,8 @@ class JobStatus:
 
     state: "queued", "running", "succeeded", "failed", "cancelled". error_code, error_message: why
     it failed. progress: in [0, 1], by layers of prompts. seconds_left: the server's estimate, None
-    while it has none. result_bytes, result_sha256: of the file, when it succeeded.
+    while it has none. run_seconds: of work, without waiting and restarts. restarts: of the server,
+    since it started. result_bytes, result_sha256: of the file, when it succeeded.
     """
 
     id: str
@@ -49,6 +50,8 @@ class JobStatus:
     submitted_at: float | None
     started_at: float | None
     finished_at: float | None
+    run_seconds: float
+    restarts: int
     error_code: str
     error_message: str
     result_bytes: int
@@ -89,6 +92,8 @@ def status_from_message(message: jobs_pb2.Job) -> JobStatus:
         submitted_at=message.submitted_at or None,
         started_at=message.started_at or None,
         finished_at=message.finished_at or None,
+        run_seconds=message.run_seconds,
+        restarts=message.restarts,
         error_code=message.error_code,
         error_message=message.error_message,
         result_bytes=message.result_bytes,

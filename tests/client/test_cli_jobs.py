@@ -110,7 +110,7 @@ def succeed_soon(job_server: JobServer) -> None:
         running = jobs_pb2.JOB_STATE_RUNNING
         job_server.move("job-0", state=running, prompts_done=1, progress=0.5, seconds_left=12.0)
         threading.Event().wait(0.3)
-        job_server.move("job-0", prompts_done=2, started_at=100.0, finished_at=101.5)
+        job_server.move("job-0", prompts_done=2, run_seconds=1.5, restarts=2)
         job_server.succeed("job-0", RESULT)
 
     threading.Thread(target=go).start()
@@ -138,7 +138,7 @@ def test_watch_ends_with_the_job(ess: Ess, job_server: JobServer) -> None:
     result = ess("watch", "job-0")
 
     assert result.exit_code == 0
-    assert result.stdout == "job job-0 succeeded: 2 prompts in 1.5 s\n"
+    assert result.stdout == "job job-0 succeeded: 2 prompts in 1.5 s; restarts of the server: 2\n"
     assert [line.split(":")[0] for line in result.stderr.splitlines()] == [
         "queued",
         "running",

@@ -188,8 +188,9 @@ def watch(client: Client, job: Id, as_json: Json = False) -> None:
     with job_display(quiet=False) as show:
         status = _follow(client.job(job), show)
     if status.state == "succeeded":
-        took = (status.finished_at or 0) - (status.started_at or 0)
-        typer.echo(f"job {status.id} succeeded: {status.prompts_done} prompts in {took:.1f} s")
+        done = f"{status.prompts_done} prompts in {status.run_seconds:.1f} s"
+        restarts = f"; restarts of the server: {status.restarts}" if status.restarts else ""
+        typer.echo(f"job {status.id} succeeded: {done}{restarts}")
     _end(status)
 
 
