@@ -119,10 +119,26 @@ def test_a_file_that_is_no_profile_is_data_loss(tmp_path: Path, contents: bytes)
 
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
-    save_file({"positions": np.zeros(1, np.int32)}, path, {"manifest": json.dumps({"schema": 2})})
+    save_file({"positions": np.zeros(1, np.int32)}, path, {"manifest": json.dumps({"schema": 3})})
 
-    with pytest.raises(DataLoss, match="schema 2; this client reads 1"):
+    with pytest.raises(DataLoss, match="schema 3; this client reads 1 and 2"):
         load_profile(path)
+
+
+def test_a_large_result_whose_lists_lie_in_tensors_is_read(tmp_path: Path, ragged: Profile) -> None:
+    path = tmp_path / "x.safetensors"
+    ragged.save(path)
+    with safe_open(path, framework="numpy") as file:
+        manifest = json.loads(file.metadata()["manifest"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    prompts = json.dumps(manifest.pop("prompts")).encode()
+    tensors["prompts"] = np.frombuffer(prompts, np.uint8)
+    for layer in manifest["layers"]:
+        floors = layer.pop("noise_floors")
+        tensors[f"layer.{layer['name']}/noise_floors"] = np.array(floors, np.float32)
+    save_file(tensors, path, {"manifest": json.dumps(manifest | {"schema": 2})})
+
+    assert_same(load_profile(path), ragged)
 
 
 def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
