@@ -78,6 +78,7 @@ absl::Status DecoderModel::Run(int64_t prompt_count, Embeddings embeddings, Forw
   for (const Step& step : steps_) {
     pass.BeginMixer(step.mixer);
     for (size_t prompt = 0; prompt < states.size(); ++prompt) {
+      ESS_RETURN_IF_ERROR(pass.Yield());
       ESS_RETURN_IF_ERROR(pass.CheckCancellation());
       ESS_FAULT_POINT("forward");
       pass.BeginPrompt(static_cast<int64_t>(prompt));

@@ -11,6 +11,10 @@ ForwardPass::ForwardPass(int64_t mixer_count, operators::OperatorSink& sink,
   }
 }
 
+absl::Status ForwardPass::Yield() {
+  return sink_.Yield([this] { attention_scratch_ = AttentionScratch(); });
+}
+
 absl::Status ForwardPass::Accept(int64_t mixer, int64_t first_head,
                                  const operators::SequenceOperator& op) {
   return sink_.Accept({.mixer = mixer, .prompt = prompt_, .first_head = first_head}, op);

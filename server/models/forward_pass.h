@@ -44,6 +44,10 @@ class ForwardPass {
   // kCancelled or kDeadlineExceeded when the caller no longer waits.
   absl::Status CheckCancellation() const { return cancellation_.Check(); }
 
+  // Lets the sink wait for somebody else. To be called while no operator is in memory.
+  // Errors: those of the sink.
+  absl::Status Yield();
+
   // Hands heads [first_head, first_head + op.head_count()) of the current prompt to the sink.
   // Errors: those of the sink.
   absl::Status Accept(int64_t mixer, int64_t first_head, const operators::SequenceOperator& op);

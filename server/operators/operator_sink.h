@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 
 namespace ess::operators {
@@ -30,6 +31,10 @@ class OperatorSink {
 
   // A status that is not OK stops the model's forward pass, which returns it.
   virtual absl::Status Accept(const OperatorKey& key, const SequenceOperator& op) = 0;
+
+  // Called before each layer of each prompt, while no operator is in memory: the place to wait for
+  // somebody else. `release` frees what the model can make again; for before a long wait.
+  virtual absl::Status Yield(absl::FunctionRef<void()> release) { return absl::OkStatus(); }
 };
 
 }  // namespace ess::operators

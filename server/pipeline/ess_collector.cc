@@ -94,6 +94,11 @@ absl::Status EssCollector::GatherHeads(const EssPiece& piece) {
   return Send({piece.layer, piece.prompt, 0, head_count, mean_over_heads_.Take()});
 }
 
+absl::Status EssCollector::Yield(absl::FunctionRef<void()> release) {
+  StageTimer timer(stages_, "send");
+  return receiver_.Yield(release);
+}
+
 absl::Status EssCollector::Send(const EssPiece& piece) {
   StageTimer timer(stages_, "send");
   return receiver_.OnEss(piece);

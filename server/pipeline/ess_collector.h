@@ -28,6 +28,7 @@ class EssCollector : public operators::OperatorSink {
   bool Wants(int64_t mixer) const override;
   absl::Status Accept(const operators::OperatorKey& key,
                       const operators::SequenceOperator& op) override;
+  absl::Status Yield(absl::FunctionRef<void()> release) override;
 
   // Per planned layer; complete when the forward pass has ended.
   const std::vector<LayerRecord>& records() const { return records_; }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "server/base/cancellation.h"
 #include "server/ess/ess_engine.h"
@@ -32,6 +33,8 @@ class ProfileReceiver {
   virtual absl::Status OnLayer(int64_t layer, const LayerRecord& record) {
     return absl::OkStatus();
   }
+  // Between two OnEss, often, while no operator is in memory: see OperatorSink::Yield.
+  virtual absl::Status Yield(absl::FunctionRef<void()> release) { return absl::OkStatus(); }
   virtual absl::Status OnSummary(const ProfileSummary& summary) = 0;
 };
 

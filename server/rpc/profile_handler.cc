@@ -59,8 +59,10 @@ class ProfileCall : public ProfileStream, private ProfileReceiver {
   }
 
   absl::Status OnEss(const EssPiece& piece) override {
-    return WriteEss(job_, *plan_, piece, writer_);
+    return WriteEss(job_, *plan_, piece, block_, writer_);
   }
+
+  absl::Status Yield(absl::FunctionRef<void()> release) override { return AwaitReader(release); }
 
   absl::Status OnSummary(const ProfileSummary& summary) override {
     return WriteSummary(summary, writer_);
@@ -68,9 +70,7 @@ class ProfileCall : public ProfileStream, private ProfileReceiver {
 
   struct Writer {
     ProfileCall* call;
-    absl::Status operator()(v1::ProfileResponse message) const {
-      return call->Send(std::move(message));
-    }
+    absl::Status operator()(v1::ProfileResponse& message) const { return call->Send(message); }
   };
 
   const ProfileContext& context_;
@@ -78,6 +78,7 @@ class ProfileCall : public ProfileStream, private ProfileReceiver {
   ProfileJob job_;
   bool small_ = false;
   const ProfilePlan* plan_ = nullptr;  // The pipeline's, while it runs.
+  v1::ProfileResponse block_;
   const Writer writer_{this};
 };
 

@@ -21,7 +21,9 @@ namespace {
 // Sends blocks of slices, as full as the limit allows.
 class BlockWriter {
  public:
-  explicit BlockWriter(MessageWriter write) : write_(write) {}
+  BlockWriter(v1::ProfileResponse& block, MessageWriter write) : block_(block), write_(write) {
+    block_.mutable_ess()->clear_slices();
+  }
 
   // Adds `values`, which begin at `first_element` of the tensor that `slice` describes. `certain`:
   // one flag for each, or none.
@@ -46,12 +48,14 @@ class BlockWriter {
   absl::Status Flush() {
     if (bytes_ == 0) return absl::OkStatus();
     bytes_ = 0;
-    return write_(std::exchange(block_, {}));
+    const absl::Status written = write_(block_);
+    block_.mutable_ess()->clear_slices();  // Keeps their memory.
+    return written;
   }
 
  private:
+  v1::ProfileResponse& block_;
   MessageWriter write_;
-  v1::ProfileResponse block_;
   size_t bytes_ = 0;
 };
 
@@ -83,7 +87,7 @@ absl::Status WriteHeader(const ProfileJob& job, const ProfilePlan& plan,
                     "or heads and positions in longer ranges",
                     message.ByteSizeLong(), kMaxMessageBytes));
   }
-  return write(std::move(message));
+  return write(message);
 }
 
 absl::Status WriteTokens(const ProfileJob& job, const ProfilePlan& plan,
@@ -105,15 +109,15 @@ absl::Status WriteTokens(const ProfileJob& job, const ProfilePlan& plan,
         tokens->add_token_texts(texts[p][begin]);
         bytes += texts[p][begin].size();
       }
-      ESS_RETURN_IF_ERROR(write(std::move(message)));
+      ESS_RETURN_IF_ERROR(write(message));
     } while (begin < ids.size());
   }
   return absl::OkStatus();
 }
 
 absl::Status WriteEss(const ProfileJob& job, const ProfilePlan& plan, const EssPiece& piece,
-                      MessageWriter write) {
-  BlockWriter blocks(write);
+                      v1::ProfileResponse& block, MessageWriter write) {
+  BlockWriter blocks(block, write);
   const int64_t head_count = std::ssize(plan.layers[piece.layer].heads);
   const int64_t position_count = std::ssize(plan.positions[piece.prompt]);
   for (size_t m = 0; m < job.measures.size(); ++m) {
@@ -158,7 +162,8 @@ absl::Status WriteSummary(const ProfileSummary& summary, MessageWriter write) {
         bytes += sizeof(float);
       }
       if (bytes >= kPayloadBytes) {
-        ESS_RETURN_IF_ERROR(write(std::exchange(message, {})));
+        ESS_RETURN_IF_ERROR(write(message));
+        message.Clear();
         bytes = 0;
       }
     }
@@ -171,7 +176,7 @@ absl::Status WriteSummary(const ProfileSummary& summary, MessageWriter write) {
   }
   last->set_peak_host_bytes(summary.peak_host_bytes);
   last->set_last(true);
-  return write(std::move(message));
+  return write(message);
 }
 
 }  // namespace ess::rpc

@@ -12,8 +12,9 @@
 
 namespace ess::rpc {
 
-// Sends one message; an error ends the profile.
-using MessageWriter = absl::FunctionRef<absl::Status(v1::ProfileResponse message)>;
+// Sends one message; an error ends the profile. It may leave a message that was sent earlier in the
+// place of `message`: memory to use again.
+using MessageWriter = absl::FunctionRef<absl::Status(v1::ProfileResponse& message)>;
 
 // Errors: kInvalidArgument  a selection so scattered that the header exceeds 1 MiB.
 absl::Status WriteHeader(const ProfileJob& job, const ProfilePlan& plan,
@@ -24,8 +25,9 @@ absl::Status WriteHeader(const ProfileJob& job, const ProfilePlan& plan,
 absl::Status WriteTokens(const ProfileJob& job, const ProfilePlan& plan,
                          const std::vector<std::vector<std::string>>& texts, MessageWriter write);
 
+// `block` is any message, and is kept from piece to piece for its memory.
 absl::Status WriteEss(const ProfileJob& job, const ProfilePlan& plan, const EssPiece& piece,
-                      MessageWriter write);
+                      v1::ProfileResponse& block, MessageWriter write);
 
 absl::Status WriteSummary(const ProfileSummary& summary, MessageWriter write);
 

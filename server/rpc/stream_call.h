@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
 #include "server/admission/request_queue.h"
 #include "server/base/cancellation.h"
@@ -83,8 +84,11 @@ class StreamCall : public Reactor, public QueuedWork {
     return QueuedWork::Enqueue(observer_.caller(), priority, tokens);
   }
 
-  // Sends one message, after waiting for room. An error when nobody reads any more.
-  absl::Status Send(Response message) { return writer_.Send(std::move(message), *this); }
+  // See StreamWriter.
+  absl::Status Send(Response& message) { return writer_.Send(message, *this); }
+  absl::Status AwaitReader(absl::FunctionRef<void()> release) {
+    return writer_.AwaitReader(release, *this);
+  }
 
   CallObserver& observer() { return observer_; }
   const Identity& identity() const { return observer_.identity(); }

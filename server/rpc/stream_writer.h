@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
@@ -22,8 +23,10 @@
 
 namespace ess::rpc {
 
-// Bytes of answers that wait for a slow reader; then the work waits.
-inline constexpr size_t kMaxPendingBytes = 2 << 20;
+// Bytes of answers that wait for a slow reader. From the first limit on the work waits where it
+// holds least memory, from the second on wherever it is.
+inline constexpr size_t kEnoughPendingBytes = 2 << 20;
+inline constexpr size_t kMaxPendingBytes = 4 << 20;
 // Work that waits for its reader this long lets others compute meanwhile.
 inline constexpr absl::Duration kShortWait = absl::Milliseconds(20);
 
@@ -40,9 +43,14 @@ class StreamWriter {
         cancellation_(cancellation),
         longest_stall_(longest_stall) {}
 
-  // Sends one message of `work`, which runs, after waiting for room.
+  // Sends one message of `work`, which runs, after waiting for room. Leaves an empty message in its
+  // place, or one that was sent: memory to use again.
   // Errors: kCancelled, kDeadlineExceeded; kAborted  the reader stalls, and the call is cancelled.
-  absl::Status Send(Response message, QueuedWork& work);
+  absl::Status Send(Response& message, QueuedWork& work);
+
+  // To be called now and then, where `work` holds little memory: waits here for a reader who is
+  // behind. `release` is called before a long wait. Errors: those of Send.
+  absl::Status AwaitReader(absl::FunctionRef<void()> release, QueuedWork& work);
 
   // Sends one message without waiting. For short ones that end something. Dropped when nobody
   // reads.
@@ -64,11 +72,15 @@ class StreamWriter {
   void FinishOnce();
   // The message to be written now, or null.
   const Response* Push(Response message, size_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Waits until `pending_` has room, or nobody reads any more, or time is up.
-  // Errors: kCancelled, kDeadlineExceeded  while there is room, and no slot to go on in.
-  absl::Status AwaitRoom(QueuedWork& work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Waits until there is room, which is one of the two below. Errors: those of Send.
+  using Room = bool (StreamWriter::*)();
+  absl::Status AwaitRoom(Room room, absl::FunctionRef<void()> release, QueuedWork& work)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool HasRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return broken_ || pending_bytes_ < kMaxPendingBytes;
+  }
+  bool HasAmpleRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return broken_ || pending_bytes_ < kEnoughPendingBytes;
   }
 
   Reactor& reactor_;
@@ -79,6 +91,7 @@ class StreamWriter {
 
   absl::Mutex mutex_;
   std::deque<Response> pending_ ABSL_GUARDED_BY(mutex_);  // The first is being written.
+  Response spare_ ABSL_GUARDED_BY(mutex_);                // The last that was written.
   size_t pending_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;  // Nobody reads any more.
@@ -111,26 +124,46 @@ void StreamWriter<Reactor, Response>::Break() {
 }
 
 template <typename Reactor, typename Response>
-absl::Status StreamWriter<Reactor, Response>::AwaitRoom(QueuedWork& work) {
+absl::Status StreamWriter<Reactor, Response>::AwaitRoom(Room room,
+                                                        absl::FunctionRef<void()> release,
+                                                        QueuedWork& work) {
   const absl::Time start = absl::Now();
-  const absl::Condition room(this, &StreamWriter::HasRoom);
+  const absl::Condition has_room(this, room);
   const absl::Time deadline = std::min(cancellation_.deadline(), start + longest_stall_);
   absl::Status status;
-  if (!mutex_.AwaitWithTimeout(room, std::min(kShortWait, deadline - start))) {
+  if (!mutex_.AwaitWithTimeout(has_room, std::min(kShortWait, deadline - start))) {
     mutex_.Unlock();
+    release();
     const bool paused = work.slot() != nullptr && work.slot()->Pause();
     mutex_.Lock();
-    const bool goes_on = mutex_.AwaitWithDeadline(room, deadline) && !broken_;
+    const bool goes_on = mutex_.AwaitWithDeadline(has_room, deadline) && !broken_;
     mutex_.Unlock();
     if (paused && goes_on) status = work.slot()->Resume(cancellation_);
     mutex_.Lock();
   }
   observer_.CountStalled(absl::Now() - start);
-  return status;
+  ESS_RETURN_IF_ERROR(status);
+  if ((this->*room)() && !broken_) return absl::OkStatus();
+  ESS_RETURN_IF_ERROR(cancellation_.Check());
+  if (broken_) return absl::CancelledError("the caller left");
+  // The message that is being written would keep the call open for as long as nobody reads.
+  work.DisownCancel();
+  call_.TryCancel();
+  return absl::AbortedError(
+      fmt::format("the caller has not read for {:.0f} s; the limit is max_stall_seconds",
+                  absl::ToDoubleSeconds(longest_stall_)));
 }
 
 template <typename Reactor, typename Response>
-absl::Status StreamWriter<Reactor, Response>::Send(Response message, QueuedWork& work) {
+absl::Status StreamWriter<Reactor, Response>::AwaitReader(absl::FunctionRef<void()> release,
+                                                          QueuedWork& work) {
+  absl::MutexLock lock(&mutex_);
+  if (HasAmpleRoom()) return absl::OkStatus();
+  return AwaitRoom(&StreamWriter::HasAmpleRoom, release, work);
+}
+
+template <typename Reactor, typename Response>
+absl::Status StreamWriter<Reactor, Response>::Send(Response& message, QueuedWork& work) {
   ESS_RETURN_IF_ERROR(cancellation_.Check());
   ESS_FAULT_POINT("send");
   const Response* first = nullptr;
@@ -138,18 +171,12 @@ absl::Status StreamWriter<Reactor, Response>::Send(Response message, QueuedWork&
   observer_.CountSent(static_cast<int64_t>(bytes));
   {
     absl::MutexLock lock(&mutex_);
-    if (!HasRoom()) ESS_RETURN_IF_ERROR(AwaitRoom(work));
     if (broken_ || !HasRoom()) {
-      if (const absl::Status reason = cancellation_.Check(); !reason.ok()) return reason;
-      if (broken_) return absl::CancelledError("the caller left");
-      // The message that is being written would keep the call open for as long as nobody reads.
-      work.DisownCancel();
-      call_.TryCancel();
-      return absl::AbortedError(
-          fmt::format("the caller has not read for {:.0f} s; the limit is max_stall_seconds",
-                      absl::ToDoubleSeconds(longest_stall_)));
+      const absl::Status room = AwaitRoom(
+          &StreamWriter::HasRoom, [] {}, work);
+      ESS_RETURN_IF_ERROR(room);
     }
-    first = Push(std::move(message), bytes);
+    first = Push(std::exchange(message, std::move(spare_)), bytes);
   }
   if (first != nullptr) reactor_.StartWrite(first);
   return absl::OkStatus();
@@ -182,6 +209,7 @@ bool StreamWriter<Reactor, Response>::OnWriteDone(bool ok) {
   {
     absl::MutexLock lock(&mutex_);
     pending_bytes_ -= pending_.front().ByteSizeLong();
+    spare_ = std::move(pending_.front());
     pending_.pop_front();
     if (!ok) {
       pending_.clear();

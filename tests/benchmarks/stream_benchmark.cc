@@ -59,16 +59,18 @@ class OurCall : public ProfileStream {
     plan_.layers.push_back({.mixer = 0, .heads = std::vector<int64_t>(kHeads * kPieces)});
   }
 
- private:
   void Begin() override {
     if (Enqueue(admission::Priority::kNormal, 1)) StartQueued(admission::Weight::kLarge);
   }
 
+ private:
   absl::Status Run() override {
     const OperatorEss ess = OnePiece();
-    const auto write = [this](v1::ProfileResponse message) { return Send(std::move(message)); };
+    const auto write = [this](v1::ProfileResponse& message) { return Send(message); };
+    v1::ProfileResponse block;
     for (int64_t piece = 0; piece < kPieces; ++piece) {
-      const absl::Status sent = WriteEss(job_, plan_, {0, 0, piece * kHeads, kHeads, ess}, write);
+      const absl::Status sent =
+          WriteEss(job_, plan_, {0, 0, piece * kHeads, kHeads, ess}, block, write);
       if (!sent.ok()) return sent;
     }
     return absl::OkStatus();
