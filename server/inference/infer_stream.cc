@@ -189,7 +189,7 @@ absl::Status InferStream::Send(ModelInferResponse answer, bool final, rpc::Queue
   ModelStreamInferResponse message;
   (*answer.mutable_parameters())[kFinalParameter].set_bool_param(final);
   *message.mutable_infer_response() = std::move(answer);
-  return writer_.Send(std::move(message), work);
+  return writer_.Send(message, work);
 }
 
 void InferStream::OnRequestEnded(StreamRequest& request, const ModelInferResponse& failed,

@@ -25,7 +25,7 @@ namespace ess::rpc {
 
 // Bytes of answers that wait for a slow reader. From the first limit on the work waits where it
 // holds least memory, from the second on wherever it is.
-inline constexpr size_t kEnoughPendingBytes = 2 << 20;
+inline constexpr size_t kEnoughPendingBytes = 1 << 20;
 inline constexpr size_t kMaxPendingBytes = 4 << 20;
 // Work that waits for its reader this long lets others compute meanwhile.
 inline constexpr absl::Duration kShortWait = absl::Milliseconds(20);

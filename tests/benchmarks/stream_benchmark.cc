@@ -72,6 +72,8 @@ class OurCall : public ProfileStream {
       const absl::Status sent =
           WriteEss(job_, plan_, {0, 0, piece * kHeads, kHeads, ess}, block, write);
       if (!sent.ok()) return sent;
+      const absl::Status awaited = AwaitReader([] {});  // As between two layers.
+      if (!awaited.ok()) return awaited;
     }
     return absl::OkStatus();
   }
