@@ -17,20 +17,20 @@ def narrow_channel(address):
     return grpc.insecure_channel(address, options)
 
 
-def large_request(model="tiny", prompts=100):
-    """Its answer is about 120 kB a prompt."""
+def large_request(model="tiny", prompts=100, measures=6):
+    """Its answer is about 20 kB a prompt and measure."""
     return profiler_pb2.ProfileRequest(
         model=model,
         prompts=[
             profiler_pb2.Prompt(id=str(i), token_ids={"ids": [5] * 400}) for i in range(prompts)
         ],
-        measures=[measures_pb2.Measure(tolerance=1e-3 * k) for k in range(1, 7)],
+        measures=[measures_pb2.Measure(tolerance=1e-3 * k) for k in range(1, measures + 1)],
     )
 
 
-def read_one_message(channel, prompts=100, timeout=600):
+def read_one_message(channel, request=None, timeout=600):
     call = profiler_pb2_grpc.EssProfilerStub(channel).Profile(
-        large_request(prompts=prompts), timeout=timeout
+        request or large_request(), timeout=timeout
     )
     next(call)
     return call

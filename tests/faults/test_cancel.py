@@ -13,7 +13,7 @@ from tests.end_to_end import tiny_models
 from tests.end_to_end.server_process import SERVER, wait_for
 
 from .fault_server import FAULT_SERVER, FaultServer, gauges_that_are_not_zero, total
-from .slow_reader import narrow_channel, read_one_message
+from .slow_reader import large_request, narrow_channel, read_one_message
 
 MEASURES = [measures_pb2.Measure(tolerance=1e-3), measures_pb2.Measure(entropy={})]
 GOOD = [[1, 2, 3, 4, 5]]
@@ -148,8 +148,10 @@ def test_an_answer_that_waits_for_its_reader_is_dropped_when_the_caller_left(ser
     """All work is done: what is left waits in the server's memory."""
     done = server.metric("ess_profiled_sequences_total", model="tiny")
     left = server.metric("ess_requests_cancelled_total", model="tiny", stage="sending")
-    call = read_one_message(narrow, 12, timeout=3 * DEADLINE_SECONDS if end == "deadline" else 60)
-    wait_for(lambda: server.metric("ess_profiled_sequences_total", model="tiny") == done + 12)
+    call = read_one_message(
+        narrow, large_request(prompts=8), timeout=3 * DEADLINE_SECONDS if end == "deadline" else 60
+    )
+    wait_for(lambda: server.metric("ess_profiled_sequences_total", model="tiny") == done + 8)
 
     if end == "cancel":
         call.cancel()
