@@ -28,7 +28,7 @@ LIMIT_LOAD_BYTES = 1.1  # Of the weights.
 LIMIT_FIRST = 0.10
 LIMIT_BYTES = 1 << 30
 LIMIT_INFER = 1.1  # Of the time of Profile.
-INFER_ROUNDS = 11
+INFER_ROUNDS = 21
 
 
 def resident_bytes(pid: int, field: str) -> int:
@@ -108,7 +108,7 @@ def main() -> None:
             rows.append((length, share, seconds))
         weights = client.model(MODEL).weight_bytes
         beside = resident_bytes(server.process.pid, "VmHWM") - weights
-        sizes = ((1, 64), (8, 64), (1, 512))
+        sizes = ((1, 64), (4, 64), (1, 256))
         shares = [infer_share(server, client, prompts, length) for prompts, length in sizes]
 
     met = load_seconds < LIMIT_LOAD_SECONDS and load_share < LIMIT_LOAD_BYTES
