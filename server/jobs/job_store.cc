@@ -1,5 +1,6 @@
 #include "server/jobs/job_store.h"
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -96,8 +97,9 @@ absl::StatusOr<int64_t> Pragma(Database& database, const char* sql) {
 absl::Status CheckIntegrity(Database& database) {
   ESS_ASSIGN_OR_RETURN(Query query, database.Prepare("PRAGMA quick_check(1)"));
   ESS_ASSIGN_OR_RETURN(const bool row, query.Step());
-  const std::string found = row ? query.Text(0) : "no answer";
+  std::string found = row ? query.Text(0) : "no answer";
   if (found == "ok") return absl::OkStatus();
+  std::replace(found.begin(), found.end(), '\n', ' ');
   return absl::DataLossError(fmt::format("jobs: the database is damaged ({})", found));
 }
 

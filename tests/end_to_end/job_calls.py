@@ -15,6 +15,7 @@ QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = (
     jobs_pb2.JOB_STATE_FAILED,
     jobs_pb2.JOB_STATE_CANCELLED,
 )
+PIECE = 256 << 10
 ENDED = {SUCCEEDED, FAILED, CANCELLED}
 
 
@@ -41,8 +42,9 @@ class JobCalls:
 
     def submit(self, model="tiny-llama", prompts=None, lines=None, measures=(), **fields):
         """`lines`: bytes, or a list of pieces of them, instead of prompts."""
-        pieces = [json_lines(prompts)] if prompts is not None else lines or []
-        pieces = [pieces] if isinstance(pieces, bytes) else pieces
+        pieces = json_lines(prompts) if prompts is not None else lines or []
+        if isinstance(pieces, bytes):
+            pieces = [pieces[i : i + PIECE] for i in range(0, len(pieces), PIECE)]
         specification = jobs_pb2.JobSpecification(
             model=model, measures=map(measure_message, parse_measures(measures)), **fields
         )
