@@ -88,8 +88,8 @@ class Metrics : public internal::MetricRegistry {
  public:
   static inline const std::vector<double> kSeconds = {
       0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300};
-  static inline const std::vector<double> kJobSeconds = {
-      1, 5, 15, 60, 300, 900, 3600, 14400, 43200, 86400, 259200, 604800};
+  static inline const std::vector<double> kJobSeconds = {1,    5,     15,    60,    300,    900,
+                                                         3600, 14400, 43200, 86400, 259200, 604800};
   static inline const std::vector<double> kCounts = {1,   2,   4,   8,    16,   32,   64,
                                                      128, 256, 512, 1024, 4096, 16384};
   static inline const std::vector<double> kRatios = {0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4,

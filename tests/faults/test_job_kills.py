@@ -11,6 +11,7 @@ import pytest
 
 from tests.end_to_end import tiny_models
 from tests.end_to_end.job_calls import RUNNING, SUCCEEDED
+from tests.end_to_end.server_process import wait_for
 from tests.faults.job_server import JOB_POINTS, JobServer
 
 RANDOM = random.Random(7)
@@ -92,7 +93,9 @@ def test_a_kill_at_any_stage_leads_to_the_same_result(server, undisturbed, point
     expected = 0 if done_before else GROUPS * LAYERS - saved
     assert server.count("job_layer") == expected
     folder = server.state / "jobs" / job.id
-    assert sorted(path.name for path in folder.iterdir()) == ["result.safetensors", "run.json"]
+    # The rest is removed a moment after the end is known.
+    kept = ["result.safetensors", "run.json"]
+    wait_for(lambda: sorted(path.name for path in folder.iterdir()) == kept)
     server.stop()
 
 
@@ -100,7 +103,7 @@ def test_kills_at_random_moments_lead_to_the_same_result(server, undisturbed):
     moments = random.Random(3)
     server.start()
     job_id = server.jobs.submit(**FIELDS).id
-    for _ in range(6):
+    for _ in range(4):  # Five without progress would give it up.
         time.sleep(moments.uniform(0, 0.25))
         server.kill()
         assert results_are_whole(server, undisturbed)
