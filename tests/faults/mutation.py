@@ -108,7 +108,7 @@ def is_map(field: FieldDescriptor) -> bool:
 
 
 def mutate_map(values, field: FieldDescriptor, rng: random.Random) -> None:
-    """Entries whose values are messages: none, fewer, or more under any name."""
+    """Entries whose values are messages or strings: none, fewer, or more under any name."""
     way = rng.choice(["clear", "drop", "add", "add", "add", "rename"])
     if way == "clear":
         values.clear()
@@ -120,6 +120,9 @@ def mutate_map(values, field: FieldDescriptor, rng: random.Random) -> None:
     count = MANY if rng.random() < 0.02 else 1
     for number in range(count):
         name = rng.choice(STRINGS) if count == 1 else f"name{number}"
+        if field.message_type.fields_by_name["value"].message_type is None:
+            values[name] = rng.choice(STRINGS)
+            continue
         values[name].SetInParent()
         if way == "rename" and names:
             values[name].CopyFrom(values[rng.choice(names)])
