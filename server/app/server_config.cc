@@ -142,7 +142,7 @@ absl::Status CompleteServerConfig(v1::ServerConfig& config) {
                         [&](int64_t v) { config.set_max_message_bytes(v); }),
       Complete<int64_t>("max_header_bytes", config.max_header_bytes(), 8 << 10,
                         [&](int64_t v) { config.set_max_header_bytes(v); }),
-      Complete<int>("max_concurrent_streams", config.max_concurrent_streams(), 256,
+      Complete<int>("max_concurrent_streams", config.max_concurrent_streams(), 1024,
                     [&](int v) { config.set_max_concurrent_streams(v); }),
       Complete<int>("max_connections", config.max_connections(), 10000,
                     [&](int v) { config.set_max_connections(v); }),
