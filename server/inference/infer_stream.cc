@@ -85,7 +85,7 @@ class InferStream : public StreamReactor, public std::enable_shared_from_this<In
                       const absl::Status& status);
 
  private:
-  // A drain does not wait for streams without requests, which may be open for days.
+  // A drain does not wait for streams without requests, which may be open for hours.
   void Idle() { context_.services.calls.Closed(token_); }
   void Busy() { context_.services.calls.Opened(token_); }
 

@@ -27,6 +27,9 @@ namespace ess::rpc {
 // holds least memory, from the second on wherever it is.
 inline constexpr size_t kEnoughPendingBytes = 1 << 20;
 inline constexpr size_t kMaxPendingBytes = 4 << 20;
+// Of a message whose memory is kept for the next. Those of inference may be much larger, and their
+// streams open for long.
+inline constexpr size_t kMaxSpareBytes = 2 << 20;
 // Work that waits for its reader this long lets others compute meanwhile.
 inline constexpr absl::Duration kShortWait = absl::Milliseconds(20);
 
@@ -208,8 +211,9 @@ bool StreamWriter<Reactor, Response>::OnWriteDone(bool ok) {
   bool finish = false;
   {
     absl::MutexLock lock(&mutex_);
-    pending_bytes_ -= pending_.front().ByteSizeLong();
-    spare_ = std::move(pending_.front());
+    const size_t bytes = pending_.front().ByteSizeLong();
+    pending_bytes_ -= bytes;
+    if (bytes <= kMaxSpareBytes) spare_ = std::move(pending_.front());
     pending_.pop_front();
     if (!ok) {
       pending_.clear();
