@@ -68,6 +68,7 @@ class InferStream : public StreamReactor, public std::enable_shared_from_this<In
   void OnWriteDone(bool ok) override {
     if (!ok) token_.Cancel();
     writer_.OnWriteDone(ok);
+    Advance();  // There may be room to read again.
   }
   void OnCancel() override;
   void OnDone() override {
@@ -169,7 +170,7 @@ void InferStream::Advance() {
   {
     absl::MutexLock lock(&mutex_);
     const bool over = all_read_ || failure_ || !token_.Check().ok();
-    read = !over && !reading_ && in_flight_.size() < kMaxRequestsInFlight;
+    read = !over && !reading_ && in_flight_.size() < kMaxRequestsInFlight && writer_.IsAmple();
     reading_ |= read;
     close = over && in_flight_.empty() && !closed_;
     closed_ |= close;
@@ -189,7 +190,10 @@ absl::Status InferStream::Send(ModelInferResponse answer, bool final, rpc::Queue
   ModelStreamInferResponse message;
   (*answer.mutable_parameters())[kFinalParameter].set_bool_param(final);
   *message.mutable_infer_response() = std::move(answer);
-  return writer_.Send(message, work);
+  const bool large = message.ByteSizeLong() >= rpc::kEnoughPendingBytes;
+  ESS_RETURN_IF_ERROR(writer_.Send(message, work));
+  // It keeps its room in the budget until it is taken, and a reader who stalls is cut off.
+  return large ? writer_.AwaitReader([] {}, work) : absl::OkStatus();
 }
 
 void InferStream::OnRequestEnded(StreamRequest& request, const ModelInferResponse& failed,

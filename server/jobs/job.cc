@@ -4,7 +4,9 @@
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "fmt/format.h"
 #include "nlohmann/json.hpp"
+#include "server/base/cut_text.h"
 #include "server/base/structured_log.h"
 
 namespace ess::jobs {
@@ -23,6 +25,10 @@ const char* JobStateName(JobState state) {
       return "cancelled";
   }
   return "unknown";
+}
+
+absl::Status NoSuchJob(const std::string& id) {
+  return absl::NotFoundError(fmt::format("id: there is no job '{}'", CutText(id)));
 }
 
 void LogJob(const char* event, const Job& job) {

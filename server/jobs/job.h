@@ -16,6 +16,9 @@ enum class JobPriority { kLow = 1, kNormal = 2, kHigh = 3 };
 // "queued", "running", ...: in logs and metrics.
 const char* JobStateName(JobState state);
 
+// kNotFound, which quotes the id; the same for a job that is not there and for somebody else's.
+absl::Status NoSuchJob(const std::string& id);
+
 inline bool HasEnded(JobState state) {
   return state != JobState::kQueued && state != JobState::kRunning;
 }

@@ -274,7 +274,7 @@ void JobRun::AddRunTime(double seconds) {
   if (work_done_ > 0) seconds_per_work_ = job_.run_seconds / work_done_;
 }
 
-absl::Status JobRun::Finish() {
+absl::Status JobRun::Finish(const CancellationToken& cancellation) {
   if (result_ != nullptr) {
     std::vector<LayerNotes> notes(
         plan_->layers.size(), {.routes = std::vector<std::string>(plan_->measures.size()),
@@ -286,7 +286,7 @@ absl::Status JobRun::Finish() {
     result_.reset();
   }
   ESS_FAULT_POINT("job_result");
-  ESS_ASSIGN_OR_RETURN(const FinishedResult result, DescribeResult(files_));
+  ESS_ASSIGN_OR_RETURN(const FinishedResult result, DescribeResult(files_, cancellation));
   ESS_RETURN_IF_ERROR(WriteFileAtomically(files_.run(), RunText(job_)));
   ESS_FAULT_POINT("job_run");
   return services_.jobs.Succeed(job_, result);

@@ -47,7 +47,7 @@ class JobRun {
   absl::Status Step(const StepContext& step);
 
   // Makes the result from the working file, and ends the job.
-  absl::Status Finish();
+  absl::Status Finish(const CancellationToken& cancellation);
 
   // Adds to the time that groups took, for the estimate of what is left.
   void AddRunTime(double seconds);

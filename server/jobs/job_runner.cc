@@ -74,6 +74,7 @@ void JobRunner::RunThread() {
       RunStep(*job);
       continue;
     }
+    DropEnded();
     absl::MutexLock lock(&mutex_);
     auto wake = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return woken_ || stopping_; };
     mutex_.AwaitWithTimeout(absl::Condition(&wake), kIdleWait);
@@ -100,7 +101,17 @@ std::optional<Job> JobRunner::Choose() {
     if (best == nullptr || rank(job) < rank(*best)) best = &job;
   }
   if (best == nullptr) return std::nullopt;
-  return *best;
+  const absl::StatusOr<Job> whole = services_.jobs.store().Get(best->id);
+  return whole.ok() ? std::optional<Job>(*whole) : std::nullopt;
+}
+
+void JobRunner::DropEnded() {
+  if (run_ == nullptr) return;
+  const std::string id = run_->job().id;
+  const absl::StatusOr<Job> now = services_.jobs.store().Get(id);
+  if (!absl::IsNotFound(now.status()) && !(now.ok() && HasEnded(now->state))) return;
+  run_.reset();
+  retries_.erase(id);
 }
 
 void JobRunner::RunStep(const Job& job) {
@@ -128,8 +139,9 @@ void JobRunner::RunStep(const Job& job) {
     run_.reset();  // Cancelled or deleted.
     retries_.erase(job.id);
   } else if (run_ == nullptr) {  // It cannot be opened.
-    retries_[job.id].not_before = Clock::now() + kFirstRetry;
-    if (now.ok() && !absl::IsUnavailable(status)) {
+    Retry& retry = retries_[job.id];
+    retry.not_before = Clock::now() + kFirstRetry;
+    if (now.ok() && (!absl::IsUnavailable(status) || ++retry.attempts >= kMaxAttempts)) {
       const absl::Status failed = services_.jobs.Fail(*now, status);
       if (failed.ok()) retries_.erase(job.id);
     }
@@ -165,7 +177,7 @@ absl::Status JobRunner::OpenAndStep(const Job& job,
       return run_->Step({.slot = slot, .cancellation = *token});
     });
   }
-  ESS_RETURN_IF_ERROR(run_->Finish());
+  ESS_RETURN_IF_ERROR(run_->Finish(*token));
   run_.reset();
   return absl::OkStatus();
 }

@@ -51,6 +51,8 @@ class JobRunner {
   void RunThread();
   // Nothing to do, or stopped: nothing.
   std::optional<Job> Choose();
+  // Closes the run of a job that was cancelled or deleted between its steps.
+  void DropEnded();
   void RunStep(const Job& job);
   absl::Status OpenAndStep(const Job& job, const std::shared_ptr<CancellationToken>& token);
   // Runs `work` on a thread of the queue, once the model is in memory, and waits for it.

@@ -54,11 +54,14 @@ CREATE TABLE layers (
   PRIMARY KEY (job, prompt_group, layer)) WITHOUT ROWID;
 )";
 
-#define ESS_JOB_COLUMNS                                                                    \
-  "sequence, id, owner, idempotency_key, content_digest, specification, model, priority, " \
-  "state, error_code, error_message, prompts_total, prompts_done, cells_total, "           \
-  "cells_done, submitted_at, started_at, finished_at, run_seconds, restarts, "             \
+#define ESS_JOB_COLUMNS_WITH(specification)                                                 \
+  "sequence, id, owner, idempotency_key, content_digest, " specification                    \
+  ", model, priority, state, error_code, error_message, prompts_total, prompts_done, "      \
+  "cells_total, cells_done, submitted_at, started_at, finished_at, run_seconds, restarts, " \
   "failed_starts, stored_bytes, result_bytes, result_sha256"
+#define ESS_JOB_COLUMNS ESS_JOB_COLUMNS_WITH("specification")
+// For lists of any length: specifications are up to a message long.
+#define ESS_SHORT_JOB_COLUMNS ESS_JOB_COLUMNS_WITH("''")
 
 Job ReadJob(const Query& row) {
   Job job;
@@ -191,7 +194,7 @@ absl::StatusOr<Job> JobStore::Get(const std::string& id) {
                        database_->Prepare("SELECT " ESS_JOB_COLUMNS " FROM jobs WHERE id = ?"));
   query.Bind(id);
   ESS_ASSIGN_OR_RETURN(const bool found, query.Step());
-  if (!found) return absl::NotFoundError("jobs: there is no such job");
+  if (!found) return NoSuchJob(id);
   return ReadJob(query);
 }
 
@@ -234,17 +237,17 @@ absl::StatusOr<std::vector<Job>> JobStore::List(const JobFilter& filter, int64_t
 absl::StatusOr<std::vector<Job>> JobStore::Unfinished() {
   absl::MutexLock lock(&mutex_);
   ESS_ASSIGN_OR_RETURN(Query query,
-                       database_->Prepare("SELECT " ESS_JOB_COLUMNS
+                       database_->Prepare("SELECT " ESS_SHORT_JOB_COLUMNS
                                           " FROM jobs WHERE state IN (1, 2) ORDER BY sequence"));
   return Select(std::move(query));
 }
 
 absl::StatusOr<std::vector<Job>> JobStore::Ended() {
   absl::MutexLock lock(&mutex_);
-  ESS_ASSIGN_OR_RETURN(
-      Query query,
-      database_->Prepare("SELECT " ESS_JOB_COLUMNS " FROM jobs WHERE state IN (3, 4, 5) ORDER BY "
-                         "age_seconds DESC, sequence"));
+  ESS_ASSIGN_OR_RETURN(Query query,
+                       database_->Prepare("SELECT " ESS_SHORT_JOB_COLUMNS
+                                          " FROM jobs WHERE state IN (3, 4, 5) ORDER BY "
+                                          "age_seconds DESC, sequence"));
   return Select(std::move(query));
 }
 
@@ -266,7 +269,7 @@ absl::Status JobStore::UpdateLocked(const Job& job) {
   ESS_ASSIGN_OR_RETURN(Query exists, database_->Prepare("SELECT 1 FROM jobs WHERE id = ?"));
   exists.Bind(job.id);
   ESS_ASSIGN_OR_RETURN(const bool found, exists.Step());
-  if (!found) return absl::NotFoundError("jobs: there is no such job");
+  if (!found) return NoSuchJob(job.id);
   return absl::FailedPreconditionError("jobs: the job has ended");
 }
 
@@ -289,7 +292,7 @@ absl::Status JobStore::AddLayer(const Job& job, const FinishedLayer& layer) {
     ESS_ASSIGN_OR_RETURN(
         Query query,
         database_->Prepare(
-            "INSERT INTO layers (job, prompt_group, layer, notes) VALUES (?, ?, ?, ?)"));
+            "INSERT OR REPLACE INTO layers (job, prompt_group, layer, notes) VALUES (?, ?, ?, ?)"));
     query.Bind(job.sequence).Bind(layer.group).Bind(layer.layer).Bind(layer.notes);
     ESS_RETURN_IF_ERROR(query.Run());
   }

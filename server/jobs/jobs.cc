@@ -61,7 +61,7 @@ absl::StatusOr<Job> Jobs::Find(const std::string& id, const Viewer& viewer) {
   if (id.empty()) return absl::InvalidArgumentError("id: it is empty");
   ESS_ASSIGN_OR_RETURN(Job job, store_->Get(id));
   if (!viewer.admin && job.owner != viewer.owner) {
-    return absl::NotFoundError("jobs: there is no such job");
+    return NoSuchJob(id);
   }
   return job;
 }
@@ -122,7 +122,7 @@ absl::StatusOr<Job> Jobs::Cancel(const std::string& id, const Viewer& viewer) {
 absl::Status Jobs::Delete(const std::string& id, const Viewer& viewer) {
   ESS_ASSIGN_OR_RETURN(Job job, Find(id, viewer));
   ESS_ASSIGN_OR_RETURN(const bool deleted, store_->Delete(id));
-  if (!deleted) return absl::NotFoundError("jobs: there is no such job");
+  if (!deleted) return NoSuchJob(id);
   if (!CancelIfCurrent(id)) RemoveFiles(id);
   if (!HasEnded(job.state)) {
     job.state = JobState::kCancelled;

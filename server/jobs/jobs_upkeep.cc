@@ -25,6 +25,7 @@ absl::Status Jobs::Recover() {
   std::filesystem::remove_all(incoming_, error);
   ESS_RETURN_IF_ERROR(MakeFolder(folder_));
   ESS_RETURN_IF_ERROR(MakeFolder(incoming_));
+  ESS_RETURN_IF_ERROR(SyncFolder(folder_.parent_path()));
   ESS_ASSIGN_OR_RETURN(std::vector<Job> unfinished, store_->Unfinished());
   for (Job& job : unfinished) {
     if (job.started_at == 0) continue;

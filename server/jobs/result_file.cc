@@ -203,12 +203,14 @@ absl::Status ResultFile::Finish(const std::vector<LayerNotes>& notes) {
   return SyncFolder(files_.folder);
 }
 
-absl::StatusOr<FinishedResult> DescribeResult(const JobFiles& files) {
+absl::StatusOr<FinishedResult> DescribeResult(const JobFiles& files,
+                                              const CancellationToken& cancellation) {
   ESS_ASSIGN_OR_RETURN(const PosixFile file, PosixFile::OpenForReading(files.result()));
   ESS_ASSIGN_OR_RETURN(const int64_t size, file.Size());
   Sha256 digest;
   std::string piece(kCopyBytes, '\0');
   for (int64_t offset = 0; offset < size; offset += kCopyBytes) {
+    ESS_RETURN_IF_ERROR(cancellation.Check());
     const int64_t bytes = std::min(kCopyBytes, size - offset);
     ESS_RETURN_IF_ERROR(file.ReadAt(offset, piece.data(), bytes));
     digest.Add(piece.data(), static_cast<size_t>(bytes));

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/base/cancellation.h"
 #include "server/jobs/job_files.h"
 #include "server/jobs/job_plan.h"
 #include "server/jobs/posix_file.h"
@@ -72,6 +73,8 @@ class ResultFile {
 };
 
 // Size and digest of a finished result. Reads it once.
-absl::StatusOr<FinishedResult> DescribeResult(const JobFiles& files);
+// Errors: kCancelled  between two pieces.
+absl::StatusOr<FinishedResult> DescribeResult(const JobFiles& files,
+                                              const CancellationToken& cancellation);
 
 }  // namespace ess::jobs

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "fmt/format.h"
+#include "server/base/cut_text.h"
 #include "server/base/status_macros.h"
 #include "server/rpc/job_call.h"
 
@@ -18,7 +19,7 @@ class FetchJobResultCall : public JobCall<grpc::ServerWriteReactor<v1::FetchJobR
   FetchJobResultCall(const JobsContext& context, grpc::CallbackServerContext* call,
                      const v1::FetchJobResultRequest& request)
       : JobCall(context, call, "FetchJobResult"), id_(request.id()), offset_(request.offset()) {
-    observer_.SetFacts({{"job", id_}, {"offset", offset_}});
+    observer_.SetFacts({{"job", CutText(id_)}, {"offset", offset_}});
   }
 
   void Begin() override {

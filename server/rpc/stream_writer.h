@@ -55,6 +55,12 @@ class StreamWriter {
   // behind. `release` is called before a long wait. Errors: those of Send.
   absl::Status AwaitReader(absl::FunctionRef<void()> release, QueuedWork& work);
 
+  // Whether the reader keeps up.
+  bool IsAmple() {
+    absl::MutexLock lock(&mutex_);
+    return HasAmpleRoom();
+  }
+
   // Sends one message without waiting. For short ones that end something. Dropped when nobody
   // reads.
   void SendNow(Response message);

@@ -3,6 +3,7 @@
 #include <optional>
 #include <string>
 
+#include "server/base/cut_text.h"
 #include "server/base/status_macros.h"
 #include "server/rpc/job_call.h"
 #include "server/rpc/job_codec.h"
@@ -17,7 +18,7 @@ class WatchJobCall : public JobCall<grpc::ServerWriteReactor<v1::Job>> {
   WatchJobCall(const JobsContext& context, grpc::CallbackServerContext* call,
                const v1::WatchJobRequest& request)
       : JobCall(context, call, "WatchJob"), id_(request.id()) {
-    observer_.SetFacts({{"job", id_}});
+    observer_.SetFacts({{"job", CutText(id_)}});
   }
 
   void Begin() override {

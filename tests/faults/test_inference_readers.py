@@ -8,7 +8,9 @@ import time
 
 import grpc
 import numpy as np
+import psutil
 import pytest
+from tritonclient.grpc import service_pb2
 
 from tests.end_to_end import tiny_models
 from tests.end_to_end.inference import connected, tensors, tokens_request
@@ -95,3 +97,26 @@ def test_answers_that_nobody_takes_are_bounded_and_dropped_in_time(server):
             process.kill()
             process.wait()
             process.stdout.close()
+
+
+def test_errors_that_nobody_reads_are_bounded(server):
+    """An error repeats the request's id: a stream that is not read is not read from, either."""
+    sent = []
+
+    def requests():
+        for number in range(100):
+            sent.append(number)
+            yield service_pb2.ModelInferRequest(model_name="absent", id="x" * (3 << 20))
+
+    process = psutil.Process(server.process.pid)
+    before = process.memory_info().rss
+    with connected(server) as stub:
+        call = stub.ModelStreamInfer(requests())
+        count = -1
+        while count != len(sent):
+            count = len(sent)
+            time.sleep(1.5)
+        assert 0 < count < 60
+        assert process.memory_info().rss - before < 64 << 20
+        call.cancel()
+    server.wait_until_idle()

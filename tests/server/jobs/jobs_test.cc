@@ -62,7 +62,8 @@ TEST_F(JobsTest, AJobBelongsToItsOwnerAndToAdmins) {
   EXPECT_THAT(jobs->Cancel(job->id, bob), StatusIs(absl::StatusCode::kNotFound, _));
   EXPECT_THAT(jobs->Delete(job->id, bob), StatusIs(absl::StatusCode::kNotFound, _));
   EXPECT_THAT(jobs->Open(job->id, bob), StatusIs(absl::StatusCode::kNotFound, _));
-  EXPECT_EQ(jobs->Get(job->id, bob).status(), jobs->Get("absent", bob).status());
+  EXPECT_EQ(jobs->Get(job->id, bob).status(), NoSuchJob(job->id));
+  EXPECT_EQ(jobs->Get("absent", bob).status(), NoSuchJob("absent"));
   EXPECT_EQ(jobs->List(alice, {}, {}, 10)->size(), 1U);
   EXPECT_EQ(jobs->List(bob, {}, {}, 10)->size(), 0U);
   EXPECT_EQ(jobs->List(admin, {}, {}, 10)->size(), 1U);

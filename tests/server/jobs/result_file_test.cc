@@ -107,7 +107,7 @@ TEST_F(ResultFileTest, ValuesAreAtTheirPlacesAndAbsentOnesAreNan) {
   EXPECT_EQ(Tensor<int64_t>(bytes, "token_ids"), (std::vector<int64_t>{5, 6, 7, 8, -1, -1}));
   EXPECT_EQ(Tensor<int32_t>(bytes, "layer.000/tss"), (std::vector<int32_t>{0, 1, 2, 0, -1, -1}));
   EXPECT_EQ(Tensor<int32_t>(bytes, "lengths"), (std::vector<int32_t>{3, 1}));
-  EXPECT_EQ(DescribeResult(files)->sha256, Sha256Hex(bytes));
+  EXPECT_EQ(DescribeResult(files, CancellationToken())->sha256, Sha256Hex(bytes));
 }
 
 TEST_F(ResultFileTest, ASmallManifestHoldsPromptsAndFloors) {
