@@ -47,7 +47,7 @@ namespace {
 constexpr int kControlThreads = 4;
 constexpr int kMaxQueuedControlCalls = 64;
 constexpr int kJobThreads = 4;
-constexpr int kMaxQueuedJobCalls = 1024;
+constexpr int kMaxQueuedJobCalls = 16384;  // A step of each call that watches, at a change.
 // Of the largest size, of ModelInfer and ModelStreamInfer, that are being made or sent.
 constexpr int64_t kMostAnswers = 4;
 // How often the access file is looked at.
