@@ -4,11 +4,14 @@
 #include <grpcpp/server_context.h>
 
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "server/base/cancellation.h"
 #include "server/base/torch_status.h"
+#include "server/rpc/call_alarm.h"
 #include "server/rpc/call_observer.h"
 #include "server/rpc/jobs_handler.h"
 #include "server/rpc/status_to_grpc.h"
@@ -38,6 +41,7 @@ class JobCall : public Reactor, public std::enable_shared_from_this<JobCall<Reac
 
   void OnCancel() override { cancellation_.Cancel(); }
   void OnDone() final {
+    stall_.reset();
     Closed();
     observer_.Finish(status_);
     const std::shared_ptr<JobCall> last = std::move(self_);
@@ -46,6 +50,7 @@ class JobCall : public Reactor, public std::enable_shared_from_this<JobCall<Reac
  protected:
   JobCall(const JobsContext& context, grpc::CallbackServerContext* call, const char* rpc)
       : context_(context),
+        call_(*call),
         cancellation_(DeadlineOf(context.services, *call)),
         observer_(context.services, *call, cancellation_, rpc, "", 0) {}
 
@@ -79,7 +84,12 @@ class JobCall : public Reactor, public std::enable_shared_from_this<JobCall<Reac
     this->Finish(ToGrpcStatus(status_));
   }
 
+  // Around each write: cancels the call when the message is not taken in time.
+  void ExpectReader() { stall_.emplace(call_, absl::Now() + context_.longest_stall); }
+  void ReaderCame() { stall_.reset(); }
+
   const JobsContext& context_;
+  grpc::CallbackServerContext& call_;
   CancellationToken cancellation_;
   CallObserver observer_;
 
@@ -87,6 +97,7 @@ class JobCall : public Reactor, public std::enable_shared_from_this<JobCall<Reac
   absl::Mutex mutex_;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status status_;  // Constant once `ended_`.
+  std::optional<CallAlarm> stall_;
   std::shared_ptr<JobCall> self_;
 };
 

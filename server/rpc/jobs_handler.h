@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "ess/v1/jobs.pb.h"
 #include "server/admission/work_queue.h"
 #include "server/ess/measure.h"
@@ -27,6 +28,7 @@ struct JobsContext {
   const residency::ModelCatalogue& catalogue;
   std::vector<Measure> default_measures;
   std::filesystem::path prompt_root;  // Empty: no prompts_file.
+  absl::Duration longest_stall;       // Of a reader; then the call is cancelled.
 };
 
 // OK, or why this server has no jobs.

@@ -21,7 +21,7 @@ constexpr size_t kReadBytes = 1 << 20;
 class SubmitJobCall : public JobCall<grpc::ServerReadReactor<v1::SubmitJobRequest>> {
  public:
   SubmitJobCall(const JobsContext& context, grpc::CallbackServerContext* call, v1::Job* response)
-      : JobCall(context, call, "SubmitJob"), call_(call), response_(response) {}
+      : JobCall(context, call, "SubmitJob"), response_(response) {}
 
   void Begin() override { StartRead(&request_); }
 
@@ -83,7 +83,7 @@ class SubmitJobCall : public JobCall<grpc::ServerReadReactor<v1::SubmitJobReques
   // The caller has half-closed the stream, or left.
   absl::Status Commit() {
     ESS_RETURN_IF_ERROR(cancellation_.Check());
-    if (call_->IsCancelled()) return absl::CancelledError("the caller left");
+    if (call_.IsCancelled()) return absl::CancelledError("the caller left");
     if (submission_ == nullptr) {
       return absl::InvalidArgumentError("specification: the stream ended without one");
     }
@@ -114,7 +114,6 @@ class SubmitJobCall : public JobCall<grpc::ServerReadReactor<v1::SubmitJobReques
     }
   }
 
-  grpc::CallbackServerContext* const call_;
   v1::Job* const response_;
   v1::SubmitJobRequest request_;  // Being read.
   std::string prompts_file_;

@@ -30,6 +30,7 @@ class WatchJobCall : public JobCall<grpc::ServerWriteReactor<v1::Job>> {
   }
 
   void OnWriteDone(bool ok) override {
+    ReaderCame();
     if (!ok) cancellation_.Cancel();
     Continue();
   }
@@ -79,6 +80,7 @@ class WatchJobCall : public JobCall<grpc::ServerWriteReactor<v1::Job>> {
     EncodeJob(*job, &message_);
     last_ = jobs::HasEnded(job->state);
     observer_.CountSent(static_cast<int64_t>(message_.ByteSizeLong()));
+    ExpectReader();
     StartWrite(&message_);
   }
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from ess_client import Client
-from ess_client._proto.ess.v1 import profiler_pb2_grpc
+from ess_client._proto.ess.v1 import jobs_pb2, profiler_pb2_grpc
 from tests.end_to_end import tiny_models
 from tests.end_to_end.server_process import ROOT, ServerProcess, wait_for
 
@@ -141,3 +141,24 @@ def test_a_client_that_says_nothing_any_more_is_noticed(server):
         print(f"a silent client was noticed after {time.monotonic() - began:.0f} s")
         assert server.metric("ess_requests_cancelled_total", model="tiny", stage="running") == 1
         wait_for(lambda: not connections_of(server), NOTICED_SECONDS)
+
+
+def test_a_result_that_nobody_reads_on_is_given_up(root, tmp_path):
+    (tmp_path / "server.textproto").write_text("max_stall_seconds: 2")
+    flags = (f"--config={tmp_path / 'server.textproto'}", f"--model_root={root}")
+    with (
+        ServerProcess(*flags, f"--state_dir={tmp_path / 'state'}") as server,
+        Client(server.address, timeout=60) as client,
+        narrow_channel(server.address) as channel,
+    ):
+        measures = [f"tolerance:{k}e-3" for k in range(1, 7)]
+        job = client.submit_job("tiny", token_ids=[[5] * 400] * 100, measures=measures)
+        job.wait()
+        stub = profiler_pb2_grpc.EssProfilerStub(channel)
+        call = stub.FetchJobResult(jobs_pb2.FetchJobResultRequest(id=job.id), timeout=60)
+        next(call)
+        wait_for(
+            lambda: total(server.metrics(), "ess_requests_in_flight", rpc="FetchJobResult") == 0
+        )
+        with pytest.raises(grpc.RpcError):
+            list(call)
