@@ -182,8 +182,8 @@ void InferStream::Advance() {
 
 void InferStream::OnCancel() {
   const absl::Status reason = context_.services.calls.Cancel(token_);
-  writer_.Break();
   for (const std::shared_ptr<StreamRequest>& request : InFlight()) request->Cancelled(reason);
+  writer_.Break();
 }
 
 absl::Status InferStream::Send(ModelInferResponse answer, bool final, rpc::QueuedWork& work) {

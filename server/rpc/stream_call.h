@@ -51,8 +51,8 @@ class StreamCall : public Reactor, public QueuedWork {
 
   void OnCancel() final {
     const absl::Status reason = context_.services.calls.Cancel(token_);
+    Cancelled(reason);  // Before the work learns of it: counted in the stage that it is in.
     writer_.Break();
-    Cancelled(reason);
   }
 
   void OnDone() final {

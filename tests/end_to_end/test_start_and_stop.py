@@ -95,7 +95,7 @@ def test_what_a_killed_server_leaves_does_not_stop_the_next(tmp_path):
         server.process.kill()
         server.process.wait(60)
     (state / "job-1.partial").write_bytes(b"\0" * 100)
-    (state / "jobs").mkdir()
+    (state / "jobs").mkdir(exist_ok=True)
     with ServerProcess(f"--state_dir={state}") as server, Client(server.address) as client:
         assert client.server_info().max_prompts == 256
 
