@@ -66,7 +66,7 @@ class Value(NamedTuple):
     """What somebody wrote for a key."""
 
     written: Any
-    origin: str  # Names it in errors: "token", "ESS_TOKEN", "/home/me/.config/...: token".
+    origin: str  # Names it in errors: "token", "ESS_TOKEN", "~/.config/...: token".
     folder: Path = Path()  # Where relative paths begin.
 
 

@@ -37,6 +37,11 @@ struct SlotWork {
   }
 };
 
+// Whether a job, as the store has it, was cancelled, deleted or has ended otherwise.
+bool IsOver(const absl::StatusOr<Job>& job) {
+  return absl::IsNotFound(job.status()) || (job.ok() && HasEnded(job->state));
+}
+
 }  // namespace
 
 JobRunner::JobRunner(const RunServices& services, admission::RequestQueue& queue,
@@ -101,15 +106,13 @@ std::optional<Job> JobRunner::Choose() {
     if (best == nullptr || rank(job) < rank(*best)) best = &job;
   }
   if (best == nullptr) return std::nullopt;
-  const absl::StatusOr<Job> whole = services_.jobs.store().Get(best->id);
-  return whole.ok() ? std::optional<Job>(*whole) : std::nullopt;
+  return *best;
 }
 
 void JobRunner::DropEnded() {
   if (run_ == nullptr) return;
   const std::string id = run_->job().id;
-  const absl::StatusOr<Job> now = services_.jobs.store().Get(id);
-  if (!absl::IsNotFound(now.status()) && !(now.ok() && HasEnded(now->state))) return;
+  if (!IsOver(services_.jobs.store().Get(id))) return;
   run_.reset();
   retries_.erase(id);
 }
@@ -134,8 +137,7 @@ void JobRunner::RunStep(const Job& job) {
   }
   if (status.ok()) {
     retries_.erase(job.id);
-  } else if (const auto now = services_.jobs.store().Get(job.id);
-             absl::IsNotFound(now.status()) || (now.ok() && HasEnded(now->state))) {
+  } else if (const auto now = services_.jobs.store().Get(job.id); IsOver(now)) {
     run_.reset();  // Cancelled or deleted.
     retries_.erase(job.id);
   } else if (run_ == nullptr) {  // It cannot be opened.
@@ -163,8 +165,9 @@ absl::Status JobRunner::OpenAndStep(const Job& job,
           "what ends it",
           job.failed_starts));
     }
-    ESS_ASSIGN_OR_RETURN(ProfileJob specification, decoder_(job.specification));
-    ESS_ASSIGN_OR_RETURN(run_, JobRun::Open(services_, job, std::move(specification)));
+    ESS_ASSIGN_OR_RETURN(const Job whole, services_.jobs.store().Get(job.id));
+    ESS_ASSIGN_OR_RETURN(ProfileJob specification, decoder_(whole.specification));
+    ESS_ASSIGN_OR_RETURN(run_, JobRun::Open(services_, whole, std::move(specification)));
   }
   if (run_->job().state != JobState::kRunning) {
     run_->job().state = JobState::kRunning;

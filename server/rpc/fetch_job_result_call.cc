@@ -31,8 +31,7 @@ class FetchJobResultCall : public JobCall<grpc::ServerWriteReactor<v1::FetchJobR
   }
 
   void OnWriteDone(bool ok) override {
-    ReaderCame();
-    if (!ok) cancellation_.Cancel();
+    Written(ok);
     Queue([this] {
       if (offset_ == result_->job.result_bytes) return End(absl::OkStatus());
       SendNext();
@@ -63,9 +62,7 @@ class FetchJobResultCall : public JobCall<grpc::ServerWriteReactor<v1::FetchJobR
     message_.set_total_bytes(size);
     message_.set_sha256(result_->job.result_sha256);
     offset_ += bytes;
-    observer_.CountSent(static_cast<int64_t>(message_.ByteSizeLong()));
-    ExpectReader();
-    StartWrite(&message_);
+    Write(message_);
   }
 
   const std::string id_;

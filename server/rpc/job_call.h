@@ -84,9 +84,19 @@ class JobCall : public Reactor, public std::enable_shared_from_this<JobCall<Reac
     this->Finish(ToGrpcStatus(status_));
   }
 
-  // Around each write: cancels the call when the message is not taken in time.
-  void ExpectReader() { stall_.emplace(call_, absl::Now() + context_.longest_stall); }
-  void ReaderCame() { stall_.reset(); }
+  // Writes a message, which lives until it is written. The call is cancelled when it is not taken
+  // in time.
+  template <typename Message>
+  void Write(const Message& message) {
+    observer_.CountSent(static_cast<int64_t>(message.ByteSizeLong()));
+    stall_.emplace(call_, absl::Now() + context_.longest_stall);
+    this->StartWrite(&message);
+  }
+  // To be told in OnWriteDone.
+  void Written(bool ok) {
+    stall_.reset();
+    if (!ok) cancellation_.Cancel();
+  }
 
   const JobsContext& context_;
   grpc::CallbackServerContext& call_;

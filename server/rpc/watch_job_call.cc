@@ -30,8 +30,7 @@ class WatchJobCall : public JobCall<grpc::ServerWriteReactor<v1::Job>> {
   }
 
   void OnWriteDone(bool ok) override {
-    ReaderCame();
-    if (!ok) cancellation_.Cancel();
+    Written(ok);
     Continue();
   }
 
@@ -79,9 +78,7 @@ class WatchJobCall : public JobCall<grpc::ServerWriteReactor<v1::Job>> {
     message_.Clear();
     EncodeJob(*job, &message_);
     last_ = jobs::HasEnded(job->state);
-    observer_.CountSent(static_cast<int64_t>(message_.ByteSizeLong()));
-    ExpectReader();
-    StartWrite(&message_);
+    Write(message_);
   }
 
   void Closed() override {
