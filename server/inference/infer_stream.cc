@@ -191,7 +191,7 @@ absl::Status InferStream::Send(ModelInferResponse answer, bool final, rpc::Queue
   (*answer.mutable_parameters())[kFinalParameter].set_bool_param(final);
   *message.mutable_infer_response() = std::move(answer);
   const bool large = message.ByteSizeLong() >= rpc::kEnoughPendingBytes;
-  ESS_RETURN_IF_ERROR(writer_.Send(message, work));
+  ESS_RETURN_IF_ERROR(writer_.Send(std::move(message), work));
   // It keeps its room in the budget until it is taken, and a reader who stalls is cut off.
   return large ? writer_.AwaitReader([] {}, work) : absl::OkStatus();
 }

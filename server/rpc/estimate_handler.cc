@@ -18,8 +18,8 @@ constexpr int64_t kRouteBytes = 32;
 absl::StatusOr<int64_t> ResponseBytes(const ProfileJob& job, const PreparedProfile& prepared,
                                       const std::string& server_version) {
   int64_t bytes = 0;
-  const auto count = [&bytes](const v1::ProfileResponse& message) {
-    bytes += static_cast<int64_t>(message.ByteSizeLong());
+  const auto count = [&bytes](grpc::ByteBuffer message) {
+    bytes += static_cast<int64_t>(message.Length());
     return absl::OkStatus();
   };
   ESS_RETURN_IF_ERROR(WriteHeader(job, prepared.plan, prepared.model, server_version, count));

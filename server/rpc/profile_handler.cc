@@ -1,9 +1,11 @@
 #include "server/rpc/profile_handler.h"
 
+#include <grpcpp/support/proto_utils.h>
+
 #include <memory>
 #include <utility>
 
-#include "fmt/format.h"
+#include "ess/v1/profiler.pb.h"
 #include "server/base/status_macros.h"
 #include "server/rpc/profile_messages.h"
 #include "server/rpc/proto_codec.h"
@@ -12,25 +14,30 @@
 namespace ess::rpc {
 namespace {
 
-using ProfileStream =
-    StreamCall<grpc::ServerWriteReactor<v1::ProfileResponse>, v1::ProfileResponse>;
+using ProfileStream = StreamCall<grpc::ServerWriteReactor<grpc::ByteBuffer>, grpc::ByteBuffer>;
 
 class ProfileCall : public ProfileStream, private ProfileReceiver {
  public:
+  // `parsed`: whether `request` is the whole of what came.
   ProfileCall(const ProfileContext& context, grpc::CallbackServerContext* call,
-              const v1::ProfileRequest& request)
+              v1::ProfileRequest request, bool parsed)
       : ProfileStream({context.services, context.queue, context.longest_stall}, call, "Profile",
                       context.catalogue.Find(request.model()).ok() ? request.model() : "",
                       static_cast<int64_t>(request.ByteSizeLong())),
         context_(context),
-        request_(request) {}
+        request_(std::move(request)),
+        parsed_(parsed) {}
 
  private:
   void Begin() override {
+    if (!parsed_) {
+      return End(absl::InvalidArgumentError("request: its bytes are no ess.v1.ProfileRequest"));
+    }
     absl::StatusOr<ProfileJob> job = DecodeProfileRequest(request_, context_.limits);
     if (!job.ok()) return End(job.status());
     const absl::StatusOr<admission::Priority> priority = DecodePriority(request_.priority());
     if (!priority.ok()) return End(priority.status());
+    request_ = {};  // Its memory: the call may wait for long.
     job_ = *std::move(job);
     job_.request_id = observer().request_id();
     if (!Enqueue(*priority, ApproximateTokens(job_))) return;
@@ -59,7 +66,7 @@ class ProfileCall : public ProfileStream, private ProfileReceiver {
   }
 
   absl::Status OnEss(const EssPiece& piece) override {
-    return WriteEss(job_, *plan_, piece, block_, writer_);
+    return WriteEss(job_, *plan_, piece, writer_);
   }
 
   absl::Status Yield(absl::FunctionRef<void()> release) override { return AwaitReader(release); }
@@ -70,24 +77,30 @@ class ProfileCall : public ProfileStream, private ProfileReceiver {
 
   struct Writer {
     ProfileCall* call;
-    absl::Status operator()(v1::ProfileResponse& message) const { return call->Send(message); }
+    absl::Status operator()(grpc::ByteBuffer message) const {
+      return call->Send(std::move(message));
+    }
   };
 
   const ProfileContext& context_;
-  const v1::ProfileRequest& request_;
+  v1::ProfileRequest request_;
+  const bool parsed_;
   ProfileJob job_;
   bool small_ = false;
   const ProfilePlan* plan_ = nullptr;  // The pipeline's, while it runs.
-  v1::ProfileResponse block_;
   const Writer writer_{this};
 };
 
 }  // namespace
 
-grpc::ServerWriteReactor<v1::ProfileResponse>* StartProfile(const ProfileContext& context,
-                                                            grpc::CallbackServerContext* call,
-                                                            const v1::ProfileRequest* request) {
-  return ProfileStream::Start<ProfileCall>(context, call, *request);
+grpc::ServerWriteReactor<grpc::ByteBuffer>* StartProfile(const ProfileContext& context,
+                                                         grpc::CallbackServerContext* call,
+                                                         const grpc::ByteBuffer& request) {
+  grpc::ByteBuffer bytes = request;  // Shares the memory.
+  v1::ProfileRequest message;
+  const bool parsed =
+      grpc::SerializationTraits<v1::ProfileRequest>::Deserialize(&bytes, &message).ok();
+  return ProfileStream::Start<ProfileCall>(context, call, std::move(message), parsed);
 }
 
 }  // namespace ess::rpc

@@ -2,12 +2,12 @@
 #pragma once
 
 #include <grpcpp/server_context.h>
+#include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
 #include <string>
 
 #include "absl/time/time.h"
-#include "ess/v1/profiler.pb.h"
 #include "server/admission/request_queue.h"
 #include "server/pipeline/profile_pipeline.h"
 #include "server/rpc/call_services.h"
@@ -26,10 +26,10 @@ struct ProfileContext {
   std::string server_version;
 };
 
-// Begins a call: decodes the request, queues its work, and writes the answers as they are made. At
-// most 2 MiB of answers wait for a slow reader; then the work waits.
-grpc::ServerWriteReactor<v1::ProfileResponse>* StartProfile(const ProfileContext& context,
-                                                            grpc::CallbackServerContext* call,
-                                                            const v1::ProfileRequest* request);
+// Begins a call: parses and decodes the request, queues its work, and writes the answers as they
+// are made, in bytes (profile_messages.h). How many wait for a slow reader: stream_writer.h.
+grpc::ServerWriteReactor<grpc::ByteBuffer>* StartProfile(const ProfileContext& context,
+                                                         grpc::CallbackServerContext* call,
+                                                         const grpc::ByteBuffer& request);
 
 }  // namespace ess::rpc

@@ -1,19 +1,16 @@
 #include "server/rpc/profile_messages.h"
 
 #include <algorithm>
-#include <bit>
 #include <iterator>
 #include <span>
 #include <utility>
 
 #include "fmt/format.h"
 #include "server/base/status_macros.h"
+#include "server/rpc/encoded_message.h"
 #include "server/rpc/measure_codec.h"
 #include "server/rpc/message_size.h"
 #include "server/rpc/proto_codec.h"
-
-static_assert(std::endian::native == std::endian::little,
-              "slices are copied as they lie in memory");
 
 namespace ess::rpc {
 namespace {
@@ -21,23 +18,20 @@ namespace {
 // Sends blocks of slices, as full as the limit allows.
 class BlockWriter {
  public:
-  BlockWriter(v1::ProfileResponse& block, MessageWriter write) : block_(block), write_(write) {
-    block_.mutable_ess()->clear_slices();
-  }
+  explicit BlockWriter(MessageWriter write) : write_(write) {}
 
   // Adds `values`, which begin at `first_element` of the tensor that `slice` describes. `certain`:
-  // one flag for each, or none.
+  // one flag for each, or none. Both outlive the next Flush.
   absl::Status Add(const v1::EssSlice& slice, int64_t first_element, std::span<const float> values,
                    std::span<const uint8_t> certain) {
     const size_t value_bytes = sizeof(float) + (certain.empty() ? 0 : 1);
     for (size_t begin = 0; begin < values.size();) {
       const size_t room = std::max<size_t>((kPayloadBytes - bytes_) / value_bytes, 1);
       const size_t count = std::min(room, values.size() - begin);
-      v1::EssSlice* added = block_.mutable_ess()->add_slices();
-      *added = slice;
-      added->set_first_element(first_element + static_cast<int64_t>(begin));
-      added->set_values(&values[begin], count * sizeof(float));
-      if (!certain.empty()) added->set_certain(&certain[begin], count);
+      v1::EssSlice description = slice;
+      description.set_first_element(first_element + static_cast<int64_t>(begin));
+      slices_.push_back({std::move(description), values.subspan(begin, count),
+                         certain.empty() ? certain : certain.subspan(begin, count)});
       begin += count;
       bytes_ += count * value_bytes + 64;
       if (bytes_ + value_bytes > kPayloadBytes) ESS_RETURN_IF_ERROR(Flush());
@@ -48,14 +42,12 @@ class BlockWriter {
   absl::Status Flush() {
     if (bytes_ == 0) return absl::OkStatus();
     bytes_ = 0;
-    const absl::Status written = write_(block_);
-    block_.mutable_ess()->clear_slices();  // Keeps their memory.
-    return written;
+    return write_(EncodeEssBlock(std::exchange(slices_, {})));
   }
 
  private:
-  v1::ProfileResponse& block_;
   MessageWriter write_;
+  std::vector<SliceView> slices_;
   size_t bytes_ = 0;
 };
 
@@ -87,7 +79,7 @@ absl::Status WriteHeader(const ProfileJob& job, const ProfilePlan& plan,
                     "or heads and positions in longer ranges",
                     message.ByteSizeLong(), kMaxMessageBytes));
   }
-  return write(message);
+  return write(Encode(message));
 }
 
 absl::Status WriteTokens(const ProfileJob& job, const ProfilePlan& plan,
@@ -109,15 +101,15 @@ absl::Status WriteTokens(const ProfileJob& job, const ProfilePlan& plan,
         tokens->add_token_texts(texts[p][begin]);
         bytes += texts[p][begin].size();
       }
-      ESS_RETURN_IF_ERROR(write(message));
+      ESS_RETURN_IF_ERROR(write(Encode(message)));
     } while (begin < ids.size());
   }
   return absl::OkStatus();
 }
 
 absl::Status WriteEss(const ProfileJob& job, const ProfilePlan& plan, const EssPiece& piece,
-                      v1::ProfileResponse& block, MessageWriter write) {
-  BlockWriter blocks(block, write);
+                      MessageWriter write) {
+  BlockWriter blocks(write);
   const int64_t head_count = std::ssize(plan.layers[piece.layer].heads);
   const int64_t position_count = std::ssize(plan.positions[piece.prompt]);
   for (size_t m = 0; m < job.measures.size(); ++m) {
@@ -162,7 +154,7 @@ absl::Status WriteSummary(const ProfileSummary& summary, MessageWriter write) {
         bytes += sizeof(float);
       }
       if (bytes >= kPayloadBytes) {
-        ESS_RETURN_IF_ERROR(write(message));
+        ESS_RETURN_IF_ERROR(write(Encode(message)));
         message.Clear();
         bytes = 0;
       }
@@ -176,7 +168,7 @@ absl::Status WriteSummary(const ProfileSummary& summary, MessageWriter write) {
   }
   last->set_peak_host_bytes(summary.peak_host_bytes);
   last->set_last(true);
-  return write(message);
+  return write(Encode(message));
 }
 
 }  // namespace ess::rpc

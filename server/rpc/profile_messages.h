@@ -1,5 +1,8 @@
-// The answer messages of Profile, each at most 1 MiB.
+// The answer messages of Profile, each at most 1 MiB, as the bytes that go out. Values are copied
+// once, from where the engine left them into the memory that gRPC sends.
 #pragma once
+
+#include <grpcpp/support/byte_buffer.h>
 
 #include <string>
 #include <vector>
@@ -12,9 +15,8 @@
 
 namespace ess::rpc {
 
-// Sends one message; an error ends the profile. It may leave a message that was sent earlier in the
-// place of `message`: memory to use again.
-using MessageWriter = absl::FunctionRef<absl::Status(v1::ProfileResponse& message)>;
+// Sends one v1::ProfileResponse; an error ends the profile.
+using MessageWriter = absl::FunctionRef<absl::Status(grpc::ByteBuffer message)>;
 
 // Errors: kInvalidArgument  a selection so scattered that the header exceeds 1 MiB.
 absl::Status WriteHeader(const ProfileJob& job, const ProfilePlan& plan,
@@ -25,9 +27,8 @@ absl::Status WriteHeader(const ProfileJob& job, const ProfilePlan& plan,
 absl::Status WriteTokens(const ProfileJob& job, const ProfilePlan& plan,
                          const std::vector<std::vector<std::string>>& texts, MessageWriter write);
 
-// `block` is any message, and is kept from piece to piece for its memory.
 absl::Status WriteEss(const ProfileJob& job, const ProfilePlan& plan, const EssPiece& piece,
-                      v1::ProfileResponse& block, MessageWriter write);
+                      MessageWriter write);
 
 absl::Status WriteSummary(const ProfileSummary& summary, MessageWriter write);
 

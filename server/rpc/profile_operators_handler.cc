@@ -127,7 +127,7 @@ class OperatorsCall : public OperatorsStream, private OperatorsReceiver {
   struct Writer {
     OperatorsCall* call;
     absl::Status operator()(v1::ProfileOperatorsResponse message) const {
-      return call->Send(message);
+      return call->Send(std::move(message));
     }
   };
 

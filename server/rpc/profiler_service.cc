@@ -24,9 +24,9 @@ std::string ProfilerService::Label(const std::string& model) const {
   return profile_.catalogue.Find(model).ok() ? model : "";
 }
 
-grpc::ServerWriteReactor<v1::ProfileResponse>* ProfilerService::Profile(
-    grpc::CallbackServerContext* call, const v1::ProfileRequest* request) {
-  return StartProfile(profile_, call, request);
+grpc::ServerWriteReactor<grpc::ByteBuffer>* ProfilerService::Profile(
+    grpc::CallbackServerContext* call, const grpc::ByteBuffer* request) {
+  return StartProfile(profile_, call, *request);
 }
 
 grpc::ServerBidiReactor<v1::ProfileOperatorsRequest, v1::ProfileOperatorsResponse>*

@@ -1,4 +1,5 @@
-// The service ess.v1.EssProfiler: one method each, no logic.
+// The service ess.v1.EssProfiler: one method each, no logic. Profile takes and gives bytes, because
+// its answers are encoded where they are made.
 #pragma once
 
 #include "ess/v1/profiler.grpc.pb.h"
@@ -10,7 +11,8 @@
 
 namespace ess::rpc {
 
-class ProfilerService final : public v1::EssProfiler::CallbackService {
+class ProfilerService final
+    : public v1::EssProfiler::WithRawCallbackMethod_Profile<v1::EssProfiler::CallbackService> {
  public:
   // All outlive the service. `info` holds what does not change; `control_queue` runs loads,
   // unloads and estimates.
@@ -18,8 +20,8 @@ class ProfilerService final : public v1::EssProfiler::CallbackService {
                   residency::ModelResidency& residency, admission::WorkQueue& control_queue,
                   v1::ServerInfo info);
 
-  grpc::ServerWriteReactor<v1::ProfileResponse>* Profile(
-      grpc::CallbackServerContext* call, const v1::ProfileRequest* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Profile(grpc::CallbackServerContext* call,
+                                                      const grpc::ByteBuffer* request) override;
   grpc::ServerBidiReactor<v1::ProfileOperatorsRequest, v1::ProfileOperatorsResponse>*
   ProfileOperators(grpc::CallbackServerContext* call) override;
   grpc::ServerUnaryReactor* EstimateProfile(grpc::CallbackServerContext* call,

@@ -21,7 +21,7 @@
 
 namespace ess::rpc {
 
-// Base of such a call. `Reactor` is a gRPC reactor that writes `Response`s.
+// Base of such a call. `Reactor` and `Response`: see StreamWriter.
 //
 // Life: Start -> Begin -> [reading] -> that of QueuedWork -> OnDone. gRPC calls OnWriteDone and
 // OnCancel from its own threads meanwhile. The call owns itself until OnDone; who calls back later
@@ -85,7 +85,7 @@ class StreamCall : public Reactor, public QueuedWork {
   }
 
   // See StreamWriter.
-  absl::Status Send(Response& message) { return writer_.Send(message, *this); }
+  absl::Status Send(Response message) { return writer_.Send(std::move(message), *this); }
   absl::Status AwaitReader(absl::FunctionRef<void()> release) {
     return writer_.AwaitReader(release, *this);
   }

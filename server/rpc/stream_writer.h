@@ -2,6 +2,7 @@
 #pragma once
 
 #include <grpcpp/server_context.h>
+#include <grpcpp/support/byte_buffer.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -14,6 +15,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "fmt/format.h"
+#include "google/protobuf/message_lite.h"
 #include "server/base/cancellation.h"
 #include "server/base/fault_point.h"
 #include "server/base/status_macros.h"
@@ -27,13 +29,17 @@ namespace ess::rpc {
 // holds least memory, from the second on wherever it is.
 inline constexpr size_t kEnoughPendingBytes = 1 << 20;
 inline constexpr size_t kMaxPendingBytes = 4 << 20;
-// Of a message whose memory is kept for the next. Those of inference may be much larger, and their
-// streams open for long.
-inline constexpr size_t kMaxSpareBytes = 2 << 20;
 // Work that waits for its reader this long lets others compute meanwhile.
 inline constexpr absl::Duration kShortWait = absl::Milliseconds(20);
 
-// `Reactor` is a gRPC reactor that writes `Response`s; it forwards OnWriteDone. Thread-safe.
+// On the wire.
+inline size_t ByteCount(const google::protobuf::MessageLite& message) {
+  return message.ByteSizeLong();
+}
+inline size_t ByteCount(const grpc::ByteBuffer& message) { return message.Length(); }
+
+// `Reactor` is a gRPC reactor that writes `Response`s: messages, or the bytes of some. It forwards
+// OnWriteDone. Thread-safe.
 template <typename Reactor, typename Response>
 class StreamWriter {
  public:
@@ -46,10 +52,9 @@ class StreamWriter {
         cancellation_(cancellation),
         longest_stall_(longest_stall) {}
 
-  // Sends one message of `work`, which runs, after waiting for room. Leaves an empty message in its
-  // place, or one that was sent: memory to use again.
+  // Sends one message of `work`, which runs, after waiting for room.
   // Errors: kCancelled, kDeadlineExceeded; kAborted  the reader stalls, and the call is cancelled.
-  absl::Status Send(Response& message, QueuedWork& work);
+  absl::Status Send(Response message, QueuedWork& work);
 
   // To be called now and then, where `work` holds little memory: waits here for a reader who is
   // behind. `release` is called before a long wait. Errors: those of Send.
@@ -100,7 +105,6 @@ class StreamWriter {
 
   absl::Mutex mutex_;
   std::deque<Response> pending_ ABSL_GUARDED_BY(mutex_);  // The first is being written.
-  Response spare_ ABSL_GUARDED_BY(mutex_);                // The last that was written.
   size_t pending_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;  // Nobody reads any more.
@@ -172,11 +176,11 @@ absl::Status StreamWriter<Reactor, Response>::AwaitReader(absl::FunctionRef<void
 }
 
 template <typename Reactor, typename Response>
-absl::Status StreamWriter<Reactor, Response>::Send(Response& message, QueuedWork& work) {
+absl::Status StreamWriter<Reactor, Response>::Send(Response message, QueuedWork& work) {
   ESS_RETURN_IF_ERROR(cancellation_.Check());
   ESS_FAULT_POINT("send");
   const Response* first = nullptr;
-  const size_t bytes = message.ByteSizeLong();
+  const size_t bytes = ByteCount(message);
   observer_.CountSent(static_cast<int64_t>(bytes));
   {
     absl::MutexLock lock(&mutex_);
@@ -185,7 +189,7 @@ absl::Status StreamWriter<Reactor, Response>::Send(Response& message, QueuedWork
           &StreamWriter::HasRoom, [] {}, work);
       ESS_RETURN_IF_ERROR(room);
     }
-    first = Push(std::exchange(message, std::move(spare_)), bytes);
+    first = Push(std::move(message), bytes);
   }
   if (first != nullptr) reactor_.StartWrite(first);
   return absl::OkStatus();
@@ -194,7 +198,7 @@ absl::Status StreamWriter<Reactor, Response>::Send(Response& message, QueuedWork
 template <typename Reactor, typename Response>
 void StreamWriter<Reactor, Response>::SendNow(Response message) {
   const Response* first = nullptr;
-  const size_t bytes = message.ByteSizeLong();
+  const size_t bytes = ByteCount(message);
   {
     absl::MutexLock lock(&mutex_);
     if (broken_ || closed_) return;
@@ -217,9 +221,7 @@ bool StreamWriter<Reactor, Response>::OnWriteDone(bool ok) {
   bool finish = false;
   {
     absl::MutexLock lock(&mutex_);
-    const size_t bytes = pending_.front().ByteSizeLong();
-    pending_bytes_ -= bytes;
-    if (bytes <= kMaxSpareBytes) spare_ = std::move(pending_.front());
+    pending_bytes_ -= ByteCount(pending_.front());
     pending_.pop_front();
     if (!ok) {
       pending_.clear();

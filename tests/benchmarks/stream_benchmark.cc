@@ -1,9 +1,9 @@
 // The way of an answer: 256 MiB of ESS over loopback through the server's own call and codec,
-// against a bare gRPC stream of as many bytes. Server and client are two processes, as in use; this
-// program starts itself as the server.
+// against a bare gRPC stream of as many bytes. Servers and client are processes of their own, as in
+// use; this program starts itself as either server.
 //
 //   stream_benchmark             prints the table
-//   stream_benchmark serve       the server of both; prints its port, and ends with its input
+//   stream_benchmark ours|bare   a server; prints its port, and ends with its input
 #include <grpcpp/grpcpp.h>
 #include <spawn.h>
 #include <sys/wait.h>
@@ -37,8 +37,7 @@ constexpr int64_t kPieces = 256;
 constexpr double kLeastShare = 0.8;
 constexpr double kMostMemory = 16;  // MiB.
 
-using ProfileStream =
-    StreamCall<grpc::ServerWriteReactor<v1::ProfileResponse>, v1::ProfileResponse>;
+using ProfileStream = StreamCall<grpc::ServerWriteReactor<grpc::ByteBuffer>, grpc::ByteBuffer>;
 
 OperatorEss OnePiece() {
   OperatorEss ess;
@@ -66,11 +65,9 @@ class OurCall : public ProfileStream {
  private:
   absl::Status Run() override {
     const OperatorEss ess = OnePiece();
-    const auto write = [this](v1::ProfileResponse& message) { return Send(message); };
-    v1::ProfileResponse block;
+    const auto write = [this](grpc::ByteBuffer message) { return Send(std::move(message)); };
     for (int64_t piece = 0; piece < kPieces; ++piece) {
-      const absl::Status sent =
-          WriteEss(job_, plan_, {0, 0, piece * kHeads, kHeads, ess}, block, write);
+      const absl::Status sent = WriteEss(job_, plan_, {0, 0, piece * kHeads, kHeads, ess}, write);
       if (!sent.ok()) return sent;
       const absl::Status awaited = AwaitReader([] {});  // As between two layers.
       if (!awaited.ok()) return awaited;
@@ -106,11 +103,11 @@ class BareCall : public grpc::ServerWriteReactor<v1::ProfileResponse> {
   int64_t left_ = kPieces;
 };
 
-class BothWays final : public v1::EssProfiler::CallbackService {
+class Ours final
+    : public v1::EssProfiler::WithRawCallbackMethod_Profile<v1::EssProfiler::CallbackService> {
  public:
-  grpc::ServerWriteReactor<v1::ProfileResponse>* Profile(
-      grpc::CallbackServerContext* call, const v1::ProfileRequest* request) override {
-    if (request->model() == "bare") return new BareCall;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Profile(grpc::CallbackServerContext* call,
+                                                      const grpc::ByteBuffer*) override {
     return ProfileStream::Start<OurCall>(services_, queue_, call);
   }
 
@@ -122,8 +119,15 @@ class BothWays final : public v1::EssProfiler::CallbackService {
   admission::RequestQueue queue_{{}, metrics_};
 };
 
-int Serve() {
-  BothWays service;
+class Bare final : public v1::EssProfiler::CallbackService {
+ public:
+  grpc::ServerWriteReactor<v1::ProfileResponse>* Profile(grpc::CallbackServerContext*,
+                                                         const v1::ProfileRequest*) override {
+    return new BareCall;
+  }
+};
+
+int Serve(grpc::Service& service) {
   grpc::ServerBuilder builder;
   int port = 0;
   builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
@@ -144,7 +148,7 @@ double MiB(pid_t process, const std::string& field) {
 }
 
 struct Server {
-  explicit Server(const char* program) {
+  Server(const char* program, const char* way) {
     int to[2], from[2];
     if (pipe(to) != 0 || pipe(from) != 0) std::exit(1);
     posix_spawn_file_actions_t actions;
@@ -154,7 +158,7 @@ struct Server {
     for (const int end : {to[0], to[1], from[0], from[1]}) {
       posix_spawn_file_actions_addclose(&actions, end);
     }
-    const char* arguments[] = {program, "serve", nullptr};
+    const char* arguments[] = {program, way, nullptr};
     posix_spawn(&process, "/proc/self/exe", &actions, nullptr, const_cast<char**>(arguments),
                 environ);
     close(to[0]);
@@ -172,41 +176,43 @@ struct Server {
   int port = 0;
 };
 
-// MiB per second of one call.
-double Read(v1::EssProfiler::Stub& stub, const std::string& way) {
-  v1::ProfileRequest request;
-  request.set_model(way);
-  grpc::ClientContext context;
-  const double start = benchmarks::Now();
-  const auto reader = stub.Profile(&context, request);
-  v1::ProfileResponse message;
-  double bytes = 0;
-  while (reader->Read(&message)) {
-    for (const v1::EssSlice& slice : message.ess().slices()) {
-      bytes += static_cast<double>(slice.values().size());
+struct Way {
+  Way(const char* program, const char* name)
+      : server(program, name),
+        stub(v1::EssProfiler::NewStub(grpc::CreateChannel(
+            fmt::format("127.0.0.1:{}", server.port), grpc::InsecureChannelCredentials()))) {}
+
+  // MiB per second of one call.
+  double Read() const {
+    grpc::ClientContext context;
+    const double start = benchmarks::Now();
+    const auto reader = stub->Profile(&context, v1::ProfileRequest());
+    v1::ProfileResponse message;
+    double bytes = 0;
+    while (reader->Read(&message)) {
+      for (const v1::EssSlice& slice : message.ess().slices()) {
+        bytes += static_cast<double>(slice.values().size());
+      }
     }
+    if (!reader->Finish().ok()) std::exit(1);
+    return bytes / (1 << 20) / (benchmarks::Now() - start);
   }
-  if (!reader->Finish().ok()) std::exit(1);
-  return bytes / (1 << 20) / (benchmarks::Now() - start);
-}
+
+  Server server;
+  std::unique_ptr<v1::EssProfiler::Stub> stub;
+};
 
 int Compare(const char* program) {
   constexpr int kRounds = 6;
   double best[2] = {}, memory[2] = {};
-  const std::string ways[2] = {"ours", "bare"};
+  const Way ways[2] = {{program, "ours"}, {program, "bare"}};
   for (int way = 0; way < 2; ++way) {
-    const Server server(program);
-    const auto stub = v1::EssProfiler::NewStub(grpc::CreateChannel(
-        fmt::format("127.0.0.1:{}", server.port), grpc::InsecureChannelCredentials()));
-    const double before = MiB(server.process, "VmHWM:");
-    Read(*stub, ways[way]);
-    memory[way] = MiB(server.process, "VmHWM:") - before;
+    const double before = MiB(ways[way].server.process, "VmHWM:");
+    ways[way].Read();
+    memory[way] = MiB(ways[way].server.process, "VmHWM:") - before;
   }
-  const Server server(program);
-  const auto stub = v1::EssProfiler::NewStub(grpc::CreateChannel(
-      fmt::format("127.0.0.1:{}", server.port), grpc::InsecureChannelCredentials()));
   for (int round = 0; round < kRounds; ++round) {
-    for (int way = 0; way < 2; ++way) best[way] = std::max(best[way], Read(*stub, ways[way]));
+    for (int way = 0; way < 2; ++way) best[way] = std::max(best[way], ways[way].Read());
   }
   const double share = best[0] / best[1];
   fmt::print("an answer of {} MiB over loopback, fastest of {} rounds in turns\n",
@@ -224,6 +230,14 @@ int Compare(const char* program) {
 }  // namespace ess::rpc
 
 int main(int argc, char** argv) {
-  return argc > 1 && std::string(argv[1]) == "serve" ? ess::rpc::Serve()
-                                                     : ess::rpc::Compare(argv[0]);
+  const std::string way = argc > 1 ? argv[1] : "";
+  if (way == "ours") {
+    ess::rpc::Ours service;
+    return ess::rpc::Serve(service);
+  }
+  if (way == "bare") {
+    ess::rpc::Bare service;
+    return ess::rpc::Serve(service);
+  }
+  return ess::rpc::Compare(argv[0]);
 }

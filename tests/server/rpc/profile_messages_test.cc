@@ -1,5 +1,7 @@
 #include "server/rpc/profile_messages.h"
 
+#include <grpcpp/support/proto_utils.h>
+
 #include <cstring>
 
 #include "gmock/gmock.h"
@@ -17,14 +19,14 @@ constexpr size_t kMaxMessageBytes = 1 << 20;
 
 // Keeps what was written and checks its size.
 struct Collected {
-  // Leaves the message as it is, in place of one that was sent earlier.
-  absl::Status operator()(v1::ProfileResponse& message) const {
-    EXPECT_LE(message.ByteSizeLong(), kMaxMessageBytes);
-    messages.push_back(message);
+  absl::Status operator()(grpc::ByteBuffer bytes) const {
+    EXPECT_LE(bytes.Length(), kMaxMessageBytes);
+    EXPECT_TRUE(grpc::SerializationTraits<v1::ProfileResponse>::Deserialize(
+                    &bytes, &messages.emplace_back())
+                    .ok());
     return absl::OkStatus();
   }
   mutable std::vector<v1::ProfileResponse> messages;
-  v1::ProfileResponse block;
 };
 
 struct Case {
@@ -63,7 +65,7 @@ TEST(ProfileMessagesTest, SplitsALargeTensorAndItsPartsFitTogether) {
   // The second half of the heads.
   ASSERT_THAT(WriteEss(c.job, c.plan,
                        {.layer = 0, .prompt = 0, .first_head = 4, .head_count = 4, .ess = ess},
-                       collected.block, collected),
+                       collected),
               IsOk());
 
   ASSERT_GT(collected.messages.size(), 4u);
@@ -96,7 +98,7 @@ TEST(ProfileMessagesTest, FlagsOfCertaintyTravelWithTheirValues) {
 
   ASSERT_THAT(WriteEss(c.job, c.plan,
                        {.layer = 0, .prompt = 0, .first_head = 0, .head_count = 2, .ess = ess},
-                       collected.block, collected),
+                       collected),
               IsOk());
 
   std::vector<size_t> seen = {0, 0};
@@ -129,7 +131,7 @@ TEST(ProfileMessagesTest, ReducedTensorsHaveTheShapeThatIsLeft) {
                           .first_head = heads ? 0 : 3,
                           .head_count = heads ? 5 : 2,
                           .ess = ess},
-                         collected.block, collected),
+                         collected),
                 IsOk());
 
     ASSERT_EQ(collected.messages.size(), 1u);
@@ -148,7 +150,7 @@ TEST(ProfileMessagesTest, SendsNothingForAPromptWithoutSelectedPositions) {
 
   ASSERT_THAT(WriteEss(c.job, c.plan,
                        {.layer = 0, .prompt = 0, .first_head = 0, .head_count = 2, .ess = ess},
-                       collected.block, collected),
+                       collected),
               IsOk());
 
   EXPECT_TRUE(collected.messages.empty());
@@ -236,7 +238,7 @@ TEST(ProfileMessagesTest, RefusesAHeaderOfMoreThanAMessage) {
 TEST(ProfileMessagesTest, StopsAtTheFirstErrorOfTheWriter) {
   Case c(1, 100000);
   int writes = 0;
-  auto fail = [&writes](v1::ProfileResponse) {
+  auto fail = [&writes](const grpc::ByteBuffer&) {
     ++writes;
     return absl::CancelledError("left");
   };
