@@ -13,7 +13,8 @@
 namespace ess::admission {
 namespace {
 
-constexpr int kMaxPaused = 16;
+// Beside those of the slots, for requests that wait aside.
+constexpr int kMoreThreads = 16;
 constexpr int64_t kNormalStartsBeforeALow = 7;
 // Weight of the newest request in the time that a token takes.
 constexpr double kNewest = 0.2;
@@ -37,7 +38,7 @@ const char* PriorityName(Priority priority) {
 RequestQueue::RequestQueue(const Options& options, telemetry::Metrics& metrics)
     : options_(options), metrics_(metrics) {
   ESS_CHECK(options.large_slots >= 1 && options.small_slots >= 1);
-  for (int i = 0; i < options.large_slots + options.small_slots + kMaxPaused; ++i) {
+  for (int i = 0; i < options.large_slots + options.small_slots + kMoreThreads; ++i) {
     threads_.emplace_back([this] { RunThread(); });
   }
 }
@@ -138,13 +139,18 @@ void RequestQueue::EndWaiting(const absl::Status& status) {
   for (const Entry& entry : ended) entry.displaced(status);
 }
 
-bool RequestQueue::Slot::Pause() {
+absl::Status RequestQueue::Slot::WaitAside(absl::FunctionRef<absl::Status()> wait,
+                                           const CancellationToken& cancellation) {
+  Pause();
+  ESS_RETURN_IF_ERROR(wait());
+  return Resume(cancellation);
+}
+
+void RequestQueue::Slot::Pause() {
   absl::MutexLock lock(&queue_.mutex_);
-  if (queue_.paused_ == kMaxPaused) return false;
   ++queue_.paused_;
   --queue_.running_[Index(weight_)];
   paused_ = true;
-  return true;
 }
 
 absl::Status RequestQueue::Slot::Resume(const CancellationToken& cancellation) {
@@ -183,7 +189,7 @@ absl::Status RequestQueue::Slot::Yield(absl::Duration longest,
     return false;
   };
   absl::MutexLock lock(&queue_.mutex_);
-  if (!queue_.IsWanted(weight_) || queue_.paused_ == kMaxPaused) return absl::OkStatus();
+  if (!queue_.IsWanted(weight_)) return absl::OkStatus();
   ++queue_.paused_;
   --queue_.running_[index];
   paused_ = true;

@@ -3,7 +3,7 @@
 //
 //   Enter ---> waiting ---- Start ----> startable ---- a slot is free ----> running ---> gone
 //                 |                         |                               |     ^
-//                 +---- Leave, displaced ---+---------> gone          Pause v     | Resume
+//                 +---- Leave, displaced ---+---------> gone      WaitAside v     | a slot is free
 //                                                                          paused
 #pragma once
 
@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -62,23 +63,25 @@ class RequestQueue {
   // Where a request runs. Its work may wait for somebody else meanwhile, and let others compute.
   class Slot {
    public:
-    // Gives the slot to others until Resume. False, and nothing changes, when as many as may are
-    // paused already.
-    bool Pause();
-    // After Pause: waits for a free slot, before requests that have not begun. Work that is about
-    // to end need not resume.
-    // Errors: kCancelled, kDeadlineExceeded  meanwhile; the work is still paused.
-    absl::Status Resume(const CancellationToken& cancellation);
+    // Gives the slot to others while `wait` waits, then takes a free one, before requests that have
+    // not begun. RULE: wait for models and memory nowhere else while in a slot; who has these may
+    // then wait for a slot, for all slots are soon free.
+    // Errors: those of `wait`; kCancelled, kDeadlineExceeded  while waiting for a slot. The work
+    //         then has none, and ends.
+    absl::Status WaitAside(absl::FunctionRef<absl::Status()> wait,
+                           const CancellationToken& cancellation);
 
     // For background work, between its steps: returns at once unless a request of normal priority
     // waits for this slot; else lets all of them run first, for at most `longest`, and then goes on
-    // as Resume does.
-    // Errors: as Resume. kAborted  no slot came free for as long again, perhaps because somebody
-    //         waits for what this work holds: give it back. The work is then still paused.
+    // as after WaitAside.
+    // Errors: kCancelled, kDeadlineExceeded, kAborted  no slot came free for as long again. The
+    //         work then has none, and ends.
     absl::Status Yield(absl::Duration longest, const CancellationToken& cancellation);
 
    private:
     friend class RequestQueue;
+    void Pause();
+    absl::Status Resume(const CancellationToken& cancellation);
     Slot(RequestQueue& queue, Weight weight) : queue_(queue), weight_(weight) {}
     RequestQueue& queue_;
     const Weight weight_;

@@ -165,7 +165,7 @@ struct Server::Parts {
                       metrics),
         control_queue({.threads = kControlThreads,
                        .max_queued = kMaxQueuedControlCalls,
-                       .limit_name = "model loads and unloads"}),
+                       .limit_name = "loads, unloads and estimates"}),
         job_queue({.threads = kJobThreads,
                    .max_queued = kMaxQueuedJobCalls,
                    .limit_name = "calls about jobs"}),

@@ -86,7 +86,8 @@ void InferWork::OnModelReady(const absl::Status& status) {
 }
 
 absl::Status InferWork::Run() {
-  return context_.pipeline.Run(request_.job, small_, cancellation(), *this, stages());
+  const auto aside = [this](absl::FunctionRef<absl::Status()> wait) { return WaitAside(wait); };
+  return context_.pipeline.Run(request_.job, small_, cancellation(), aside, *this, stages());
 }
 
 void InferWork::OnEnded(const absl::Status& status) {

@@ -172,31 +172,33 @@ grpc::ServerUnaryReactor* InferenceService::RepositoryIndex(grpc::CallbackServer
 grpc::ServerUnaryReactor* InferenceService::RepositoryModelLoad(
     grpc::CallbackServerContext* call, const RepositoryModelLoadRequest* request,
     RepositoryModelLoadResponse*) {
-  return UnaryCall::Start(
+  return UnaryCall::StartAsync(
       context_.services, call, "RepositoryModelLoad", ServedName(context_, request->model_name()),
-      [this, request](const CancellationToken& cancellation, const Identity&) -> absl::Status {
-        ESS_RETURN_IF_ERROR(CheckRepository(request->repository_name()));
-        ESS_RETURN_IF_ERROR(CheckParameters(request->parameters(), ""));
-        ESS_RETURN_IF_ERROR(
-            residency_.Load({.name = request->model_name()}, cancellation).status());
-        return absl::OkStatus();
+      [this, request](std::shared_ptr<const CancellationToken> cancellation, UnaryCall::Done done) {
+        absl::Status valid = CheckRepository(request->repository_name());
+        if (valid.ok()) valid = CheckParameters(request->parameters(), "");
+        if (!valid.ok()) return done(valid);
+        residency_.WhenLoaded({.name = request->model_name()}, std::move(cancellation),
+                              [done = std::move(done)](const auto& model) { done(model.status()); });
       },
-      &control_queue_);
+      control_queue_);
 }
 
 grpc::ServerUnaryReactor* InferenceService::RepositoryModelUnload(
     grpc::CallbackServerContext* call, const RepositoryModelUnloadRequest* request,
     RepositoryModelUnloadResponse*) {
-  return UnaryCall::Start(
+  return UnaryCall::StartAsync(
       context_.services, call, "RepositoryModelUnload", ServedName(context_, request->model_name()),
-      [this, request](const CancellationToken& cancellation, const Identity&) -> absl::Status {
-        ESS_RETURN_IF_ERROR(CheckRepository(request->repository_name()));
+      [this, request](std::shared_ptr<const CancellationToken> cancellation, UnaryCall::Done done) {
+        absl::Status valid = CheckRepository(request->repository_name());
         // No model depends on another.
-        ESS_RETURN_IF_ERROR(CheckParameters(request->parameters(), "unload_dependents"));
-        ESS_RETURN_IF_ERROR(residency_.Unload(request->model_name(), cancellation).status());
-        return absl::OkStatus();
+        if (valid.ok()) valid = CheckParameters(request->parameters(), "unload_dependents");
+        if (!valid.ok()) return done(valid);
+        residency_.WhenUnloaded(
+            request->model_name(), std::move(cancellation),
+            [done = std::move(done)](const auto& bytes) { done(bytes.status()); });
       },
-      &control_queue_);
+      control_queue_);
 }
 
 grpc::ServerUnaryReactor* InferenceService::SystemSharedMemoryStatus(

@@ -14,7 +14,7 @@ namespace ess::inference {
 
 class InferenceService final : public GRPCInferenceService::CallbackService {
  public:
-  // All outlive the service. `control_queue` runs loads and unloads; `ready`: whether the server
+  // All outlive the service. `control_queue` begins loads and unloads; `ready`: whether the server
   // takes new work.
   InferenceService(InferContext context, residency::ModelResidency& residency,
                    admission::WorkQueue& control_queue, const std::atomic<bool>& ready)

@@ -105,7 +105,7 @@ absl::Status TokenizeAll(const JobFiles& files, const ProfileJob& specification,
     }
     ESS_FAULT_POINT("job_prepare");
     ESS_ASSIGN_OR_RETURN(const PreparedProfile prepared,
-                         pipeline.Prepare(part, step.cancellation, stages));
+                         pipeline.Prepare(part, step.cancellation, Aside(step), stages));
     for (size_t p = 0; p < prompts.size(); ++p) {
       ESS_RETURN_IF_ERROR(
           writer.Add(prompts[p].id, prepared.plan.token_ids[p], prepared.token_texts[p]));
@@ -227,7 +227,7 @@ absl::StatusOr<JobPlan> PrepareJob(const JobFiles& files, const ProfileJob& spec
   JobPlan plan;
   {
     ESS_ASSIGN_OR_RETURN(const PreparedProfile prepared,
-                         pipeline.Prepare(longest, step.cancellation, stages));
+                         pipeline.Prepare(longest, step.cancellation, Aside(step), stages));
     plan = MakePlan(longest, prepared, writer, server_version, pipeline.threads());
   }
   const ResultLayout layout(plan);

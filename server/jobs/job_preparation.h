@@ -17,7 +17,15 @@ namespace ess::jobs {
 struct StepContext {
   admission::RequestQueue::Slot& slot;
   const CancellationToken& cancellation;
+
 };
+
+// How a step waits for models and memory (wait_aside.h).
+inline auto Aside(const StepContext& step) {
+  return [step](absl::FunctionRef<absl::Status()> wait) {
+    return step.slot.WaitAside(wait, step.cancellation);
+  };
+}
 
 // Lets interactive requests run first. Errors: those of Slot::Yield.
 absl::Status GiveWay(const StepContext& step);

@@ -223,7 +223,7 @@ absl::Status JobRun::Step(const StepContext& step) {
   GroupReceiver receiver(*this, next_group_, step);
   StageTimes stages;
   const absl::Status status =
-      services_.pipeline.Run(group, /*small=*/false, step.cancellation, receiver, stages);
+      services_.pipeline.Run(group, /*small=*/false, step.cancellation, Aside(step), receiver, stages);
   AdvanceGroup();
   ShowDone(0);
   return status;

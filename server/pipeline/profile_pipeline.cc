@@ -62,11 +62,12 @@ absl::StatusOr<std::vector<std::vector<std::string>>> TokenTexts(
 
 absl::StatusOr<PreparedProfile> ProfilePipeline::Prepare(const ProfileJob& job,
                                                          const CancellationToken& cancellation,
+                                                         WaitAside aside,
                                                          StageTimes& stages) const {
   ESS_RETURN_IF_ERROR(cancellation.Check());
   absl::StatusOr<residency::ModelLease> lease = [&] {
     StageTimer timer(stages, "load");
-    return residency_.Acquire(job.model, cancellation);
+    return residency_.Acquire(job.model, cancellation, aside);
   }();
   ESS_RETURN_IF_ERROR(lease.status());
   StageTimer timer(stages, "tokenize");
@@ -107,17 +108,18 @@ bool ProfilePipeline::IsSmall(const ProfileJob& job) const {
 }
 
 absl::StatusOr<ProfilePipeline::AdmittedProfile> ProfilePipeline::PrepareWithMemory(
-    const ProfileJob& job, const CancellationToken& cancellation, StageTimes& stages) const {
+    const ProfileJob& job, const CancellationToken& cancellation, WaitAside aside,
+    StageTimes& stages) const {
   constexpr int kMaxAttempts = 3;
   absl::Status gave_way;
   for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
-    ESS_ASSIGN_OR_RETURN(PreparedProfile prepared, Prepare(job, cancellation, stages));
+    ESS_ASSIGN_OR_RETURN(PreparedProfile prepared, Prepare(job, cancellation, aside, stages));
     const int64_t bytes =
         EstimateProfile(job, prepared.plan, prepared.lease.model().description(), threads())
             .peak_bytes;
     StageTimer timer(stages, "load");
     absl::StatusOr<residency::WorkReservation> memory =
-        residency_.ReserveWork(prepared.lease, bytes, cancellation);
+        residency_.ReserveWork(prepared.lease, bytes, cancellation, aside);
     if (memory.ok()) return AdmittedProfile{std::move(prepared), *std::move(memory)};
     if (memory.status().code() != absl::StatusCode::kAborted) return memory.status();
     gave_way = memory.status();  // The lease goes back, so that others get on.
@@ -126,10 +128,10 @@ absl::StatusOr<ProfilePipeline::AdmittedProfile> ProfilePipeline::PrepareWithMem
 }
 
 absl::Status ProfilePipeline::Run(const ProfileJob& job, bool small,
-                                  const CancellationToken& cancellation, ProfileReceiver& receiver,
-                                  StageTimes& stages) const {
+                                  const CancellationToken& cancellation, WaitAside aside,
+                                  ProfileReceiver& receiver, StageTimes& stages) const {
   ESS_ASSIGN_OR_RETURN(const AdmittedProfile admitted,
-                       PrepareWithMemory(job, cancellation, stages));
+                       PrepareWithMemory(job, cancellation, aside, stages));
   const PreparedProfile& prepared = admitted.prepared;
   const ProfilePlan& plan = prepared.plan;
   const models::ModelDescription& model = prepared.lease.model().description();

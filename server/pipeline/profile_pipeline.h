@@ -9,6 +9,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "server/base/cancellation.h"
+#include "server/base/wait_aside.h"
 #include "server/ess/ess_engine.h"
 #include "server/pipeline/profile_job.h"
 #include "server/pipeline/profile_plan.h"
@@ -68,12 +69,12 @@ class ProfilePipeline {
   // Of the engine.
   int threads() const { return engine_.threads(); }
 
-  // Leases the model, tokenizes and plans, on the calling thread. `stages` gains what each stage
-  // took, also on failure.
+  // Leases the model, tokenizes and plans, on the calling thread. Waits aside for the model if it is
+  // not in memory. `stages` gains what each stage took, also on failure.
   // Errors: those of ModelResidency::Acquire, Tokenizer::Encode and MakeProfilePlan; kCancelled,
   //         kDeadlineExceeded  between two prompts.
   absl::StatusOr<PreparedProfile> Prepare(const ProfileJob& job,
-                                          const CancellationToken& cancellation,
+                                          const CancellationToken& cancellation, WaitAside aside,
                                           StageTimes& stages) const;
 
   // Calls `done` once: at once when the model is in memory, else when it is, or cannot be. It may
@@ -85,13 +86,13 @@ class ProfilePipeline {
   // model is not in memory.
   bool IsSmall(const ProfileJob& job) const;
 
-  // Prepares and runs one job on the calling thread, with room in memory for its work; unless it is
-  // small, on the engine's threads, too.
+  // Prepares and runs one job on the calling thread, with room in memory for its work, for which it
+  // waits aside; unless it is small, on the engine's threads, too.
   // Errors: those of Prepare, ModelResidency::ReserveWork, SequenceModel::Forward,
   //         EssEngine::Compute and the receiver. kResourceExhausted, too, when the room that it
   //         waits for stays taken by others who wait.
   absl::Status Run(const ProfileJob& job, bool small, const CancellationToken& cancellation,
-                   ProfileReceiver& receiver, StageTimes& stages) const;
+                   WaitAside aside, ProfileReceiver& receiver, StageTimes& stages) const;
 
  private:
   // A prepared job, and the memory it may use.
@@ -101,7 +102,7 @@ class ProfilePipeline {
   };
   absl::StatusOr<AdmittedProfile> PrepareWithMemory(const ProfileJob& job,
                                                     const CancellationToken& cancellation,
-                                                    StageTimes& stages) const;
+                                                    WaitAside aside, StageTimes& stages) const;
 
   residency::ModelResidency& residency_;
   const EssEngine& engine_;

@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include "absl/synchronization/notification.h"
 #include "server/base/status_macros.h"
 
 namespace ess::residency {
@@ -42,80 +43,103 @@ void ModelResidency::WhenReady(const std::string& name,
                        });
 }
 
-absl::StatusOr<ResidentModels::Lease> ModelResidency::Await(ResidentModels::Request request,
-                                                            const CancellationToken& cancellation) {
+absl::StatusOr<ModelLease> ModelResidency::Acquire(const std::string& name,
+                                                   const CancellationToken& cancellation,
+                                                   WaitAside aside) {
   struct Answer {
     absl::Mutex mutex;
-    std::optional<absl::StatusOr<ResidentModels::Lease>> result ABSL_GUARDED_BY(mutex);
+    std::optional<absl::StatusOr<ModelLease>> result ABSL_GUARDED_BY(mutex);
   };
   const auto answer = std::make_shared<Answer>();
   const auto relay = std::make_shared<CancellationToken>(cancellation.deadline());
-  request.cancellation = relay;
-  residents_.WhenReady(std::move(request), [answer](absl::StatusOr<ResidentModels::Lease> result) {
+  WhenReady(name, relay, [answer](absl::StatusOr<ModelLease> result) {
     absl::MutexLock lock(&answer->mutex);
     answer->result.emplace(std::move(result));
   });
-  absl::MutexLock lock(&answer->mutex);
-  auto answered = [&answer] { return answer->result.has_value(); };
-  const absl::Status waited =
-      AwaitOrCancel(answer->mutex, absl::Condition(&answered), cancellation);
-  if (!waited.ok()) {
+  const auto answered = [&answer] { return answer->result.has_value(); };
+  const auto wait = [&] {
+    absl::MutexLock lock(&answer->mutex);
+    return AwaitOrCancel(answer->mutex, absl::Condition(&answered), cancellation);
+  };
+  absl::ReleasableMutexLock lock(&answer->mutex);
+  if (answered()) return *std::move(answer->result);
+  lock.Release();
+  if (const absl::Status waited = aside(wait); !waited.ok()) {
     relay->Cancel();
     return waited;
   }
+  absl::MutexLock again(&answer->mutex);
   return *std::move(answer->result);
 }
 
-absl::StatusOr<ModelLease> ModelResidency::Acquire(const std::string& name,
-                                                   const CancellationToken& cancellation) {
-  ESS_ASSIGN_OR_RETURN(CatalogueEntry entry, EntryOf(name));
-  ESS_ASSIGN_OR_RETURN(ResidentModels::Lease lease,
-                       Await({.entry = std::move(entry)}, cancellation));
-  return ModelLease(std::move(lease));
+absl::StatusOr<WorkReservation> ModelResidency::ReserveWork(const ModelLease& lease, int64_t bytes,
+                                                            const CancellationToken& cancellation,
+                                                            WaitAside aside) {
+  return residents_.ReserveWork(lease.lease_, bytes, cancellation, aside);
 }
 
-absl::StatusOr<WorkReservation> ModelResidency::ReserveWork(const ModelLease& lease, int64_t bytes,
-                                                            const CancellationToken& cancellation) {
-  return residents_.ReserveWork(lease.lease_, bytes, cancellation);
+absl::StatusOr<CatalogueEntry> ModelResidency::EntryToLoad(const LoadRequest& request) {
+  ESS_ASSIGN_OR_RETURN(CatalogueEntry entry, EntryOf(request.name));
+  if (request.options) {
+    ESS_RETURN_IF_ERROR(source_.DeviceOf(*request.options).status());
+    entry.options = *request.options;
+  }
+  if (request.alias.empty() || request.alias == request.name) return entry;
+  entry.name = request.alias;
+  ESS_RETURN_IF_ERROR(catalogue_.Add(entry));
+  // An alias that is there has options of its own.
+  return request.options ? entry : EntryOf(request.alias);
+}
+
+void ModelResidency::WhenLoaded(const LoadRequest& request,
+                                std::shared_ptr<const CancellationToken> cancellation,
+                                std::function<void(absl::StatusOr<ModelStatus>)> done) {
+  const absl::StatusOr<CatalogueEntry> entry = EntryToLoad(request);
+  if (!entry.ok()) return done(entry.status());
+  residents_.WhenReady(
+      {.entry = *entry,
+       .explicit_load = true,
+       .must_match = request.options.has_value(),
+       .reload = request.reload,
+       .cancellation = std::move(cancellation)},
+      [this, entry = *entry, remember = request.options.has_value(),
+       done = std::move(done)](const absl::StatusOr<ResidentModels::Lease>& lease) {
+        if (!lease.ok()) return done(lease.status());
+        if (remember) {
+          absl::MutexLock lock(&mutex_);
+          requested_options_[entry.name] = entry.options;
+          catalogue_.RememberOptions(entry.name, entry.options);
+        }
+        done(StatusOf(entry));
+      });
 }
 
 absl::StatusOr<ModelStatus> ModelResidency::Load(const LoadRequest& request,
                                                  const CancellationToken& cancellation) {
-  ESS_ASSIGN_OR_RETURN(CatalogueEntry entry, EntryOf(request.name));
-  if (request.options) {
-    // Before anything is changed: a wrong request fails neither the model nor makes an alias.
-    ESS_RETURN_IF_ERROR(source_.DeviceOf(*request.options).status());
-    entry.options = *request.options;
-  }
-  if (!request.alias.empty() && request.alias != request.name) {
-    entry.name = request.alias;
-    ESS_RETURN_IF_ERROR(catalogue_.Add(entry));
-    // An alias that is there has options of its own.
-    if (!request.options) {
-      ESS_ASSIGN_OR_RETURN(entry, EntryOf(request.alias));
-    }
-  }
-  ESS_RETURN_IF_ERROR(Await({.entry = entry,
-                             .explicit_load = true,
-                             .must_match = request.options.has_value(),
-                             .reload = request.reload},
-                            cancellation)
-                          .status());
-  if (request.options) {
-    absl::MutexLock lock(&mutex_);
-    requested_options_[entry.name] = *request.options;
-    catalogue_.RememberOptions(entry.name, entry.options);
-  }
-  return StatusOf(entry);
+  absl::Notification ended;
+  absl::StatusOr<ModelStatus> status;
+  // Outlives the load's last look at it, which is before `done`.
+  const std::shared_ptr<const CancellationToken> borrowed(std::shared_ptr<void>(), &cancellation);
+  WhenLoaded(request, borrowed, [&](absl::StatusOr<ModelStatus> result) {
+    status = std::move(result);
+    ended.Notify();
+  });
+  ended.WaitForNotification();
+  return status;
 }
 
-absl::StatusOr<int64_t> ModelResidency::Unload(const std::string& name,
-                                               const CancellationToken& cancellation) {
-  ESS_RETURN_IF_ERROR(catalogue_.Find(name).status());
-  ESS_ASSIGN_OR_RETURN(const int64_t bytes, residents_.Unload(name, cancellation));
-  absl::MutexLock lock(&mutex_);
-  requested_options_.erase(name);
-  return bytes;
+void ModelResidency::WhenUnloaded(const std::string& name,
+                                  std::shared_ptr<const CancellationToken> cancellation,
+                                  std::function<void(absl::StatusOr<int64_t>)> done) {
+  if (const auto found = catalogue_.Find(name); !found.ok()) return done(found.status());
+  residents_.Unload(name, std::move(cancellation),
+                    [this, name, done = std::move(done)](const absl::StatusOr<int64_t>& bytes) {
+                      if (bytes.ok()) {
+                        absl::MutexLock lock(&mutex_);
+                        requested_options_.erase(name);
+                      }
+                      done(bytes);
+                    });
 }
 
 absl::StatusOr<ModelStatus> ModelResidency::Get(const std::string& name) const {

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "server/base/cancellation.h"
+#include "server/base/wait_aside.h"
 #include "server/models/sequence_model.h"
 #include "server/residency/folder_source.h"
 #include "server/residency/model_catalogue.h"
@@ -79,18 +80,19 @@ class ModelResidency {
   void WhenReady(const std::string& name, std::shared_ptr<const CancellationToken> cancellation,
                  std::function<void(absl::StatusOr<ModelLease>)> done);
 
-  // The same, blocking.
-  absl::StatusOr<ModelLease> Acquire(const std::string& name,
-                                     const CancellationToken& cancellation);
+  // The same for the calling thread, which waits aside if it has to.
+  absl::StatusOr<ModelLease> Acquire(const std::string& name, const CancellationToken& cancellation,
+                                     WaitAside aside = WaitHere);
 
   // Room for `bytes` beside the weights, in the budget of the lease's device. Evicts models that
-  // nobody uses, else waits.
+  // nobody uses, else waits aside.
   // Errors: kInvalidArgument  it could never fit beside its own model; names needed and limit.
   //         kAborted          it was in the way of others that waited too. Give the lease back,
   //                           acquire the model again, and then reserve again.
   //         kCancelled, kDeadlineExceeded  while waiting.
   absl::StatusOr<WorkReservation> ReserveWork(const ModelLease& lease, int64_t bytes,
-                                              const CancellationToken& cancellation);
+                                              const CancellationToken& cancellation,
+                                              WaitAside aside = WaitHere);
 
   struct LoadRequest {
     std::string name;
@@ -104,17 +106,22 @@ class ModelResidency {
     bool reload = false;
   };
 
-  // Loads a model; a failed one is tried again. Blocks.
+  // Loads a model; a failed one is tried again. Calls `done` as WhenReady does.
   // Errors: those of models::LoadModelFolder, of ModelCatalogue::Add and of ResolveDevice;
   //         kNotFound; kAlreadyExists  loaded with other options; kResourceExhausted  the model can
   //         never fit into the budget: names needed and limit.
+  void WhenLoaded(const LoadRequest& request, std::shared_ptr<const CancellationToken> cancellation,
+                  std::function<void(absl::StatusOr<ModelStatus>)> done);
+
+  // The same, blocking.
   absl::StatusOr<ModelStatus> Load(const LoadRequest& request,
                                    const CancellationToken& cancellation);
 
-  // Takes the model out of memory, the host's too, when its last lease is given back. Returns the
-  // bytes of its weights; 0 when it was not loaded.
+  // Takes the model out of memory, the host's too, when its last lease is given back. Calls `done`
+  // as WhenReady does, with the bytes of its weights; 0 when it was not loaded.
   // Errors: kNotFound; kCancelled, kDeadlineExceeded  while waiting for leases.
-  absl::StatusOr<int64_t> Unload(const std::string& name, const CancellationToken& cancellation);
+  void WhenUnloaded(const std::string& name, std::shared_ptr<const CancellationToken> cancellation,
+                    std::function<void(absl::StatusOr<int64_t>)> done);
 
   absl::StatusOr<ModelStatus> Get(const std::string& name) const;
   std::vector<ModelStatus> List() const;
@@ -125,8 +132,8 @@ class ModelResidency {
   // The entry of the catalogue, with the options that the model was last loaded with by request.
   absl::StatusOr<CatalogueEntry> EntryOf(const std::string& name) const;
   ModelStatus StatusOf(const CatalogueEntry& entry) const;
-  absl::StatusOr<ResidentModels::Lease> Await(ResidentModels::Request request,
-                                              const CancellationToken& cancellation);
+  // What a load does first, before anything is changed: its entry, or why there is none.
+  absl::StatusOr<CatalogueEntry> EntryToLoad(const LoadRequest& request);
 
   ModelCatalogue& catalogue_;
   FolderSource source_;

@@ -36,11 +36,11 @@ ResidentModels::~ResidentModels() {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
     for (auto& [name, slot] : slots_) {
-      for (Waiter& waiter : slot.waiters) {
-        answers_.push_back(
-            {std::move(waiter.done), absl::UnavailableError("the server is shutting down")});
-      }
+      const absl::Status ending = absl::UnavailableError("the server is shutting down");
+      for (Waiter& waiter : slot.waiters) Answer(std::move(waiter.done), ending);
+      for (const PendingUnload& unload : slot.unloads) Answer(unload, ending);
       slot.waiters.clear();
+      slot.unloads.clear();
     }
   }
   for (std::thread& thread : threads_) thread.join();
@@ -119,11 +119,11 @@ void ResidentModels::KeeperThread() {
     if (watching_) mutex_.AwaitWithTimeout(absl::Condition(&urgent), kWatchInterval);
     if (stopping_ && answers_.empty() && evictions_.empty()) return;
     if (!answers_.empty()) {
-      Answer answer = std::move(answers_.front());
+      absl::AnyInvocable<void()> answer = std::move(answers_.front());
       answers_.pop_front();
       mutex_.Unlock();
-      answer.done(std::move(answer.result));
-      answer.done = nullptr;
+      answer();
+      answer = nullptr;  // With what it holds.
       mutex_.Lock();
     } else if (!evictions_.empty()) {
       Eviction eviction = std::move(evictions_.front());

@@ -113,68 +113,63 @@ void ResidentModels::WhenReady(Request request, Done done) {
   done(std::move(answer));
 }
 
-absl::StatusOr<int64_t> ResidentModels::Unload(const std::string& name,
-                                               const CancellationToken& cancellation) {
+void ResidentModels::Answer(Done done, absl::StatusOr<Lease> result) {
+  answers_.push_back([done = std::move(done), result = std::move(result)]() mutable {
+    done(std::move(result));
+  });
+}
+
+void ResidentModels::Answer(const PendingUnload& unload, const absl::Status& why) {
+  answers_.push_back([done = unload.done, why] { done(why); });
+}
+
+void ResidentModels::Unload(const std::string& name,
+                            std::shared_ptr<const CancellationToken> cancellation,
+                            std::function<void(absl::StatusOr<int64_t>)> done) {
   absl::MutexLock lock(&mutex_);
-  Slot& slot = slots_[name];
-  auto settled = [&slot] {
-    const Resident* const resident = slot.resident.get();
-    return slot.load == nullptr &&
-           (resident == nullptr ||
-            (!resident->freeing && resident->leaving != Leaving::kUnloading));
-  };
-  ESS_RETURN_IF_ERROR(AwaitOrCancel(mutex_, absl::Condition(&settled), cancellation));
-  int64_t bytes = 0;
-  if (const std::shared_ptr<Resident> resident = slot.resident; resident != nullptr) {
-    bytes = resident->bytes;
-    resident->leaving = Leaving::kUnloading;
-    resident->note = "unloading";
-    Advance();
-    auto gone = [&] { return slot.resident != resident; };
-    absl::Status waited = AwaitOrCancel(mutex_, absl::Condition(&gone), cancellation);
-    if (!waited.ok() && !resident->freeing) {
-      resident->leaving = Leaving::kNo;
-      Advance();
-      return waited;
-    }
-    mutex_.Await(absl::Condition(&gone));  // Under way, and soon over.
-  }
-  if (slot.load == nullptr) {
-    slot.failure = absl::OkStatus();
-    slot.note = bytes > 0 ? "unloaded" : "";
-  }
-  mutex_.Unlock();
-  source_.Forget(name);
-  mutex_.Lock();
+  slots_[name].unloads.push_back(
+      {.cancellation = std::move(cancellation), .done = std::move(done)});
   Advance();
-  return bytes;
 }
 
 absl::StatusOr<ResidentModels::Reservation> ResidentModels::ReserveWork(
-    const Lease& lease, int64_t bytes, const CancellationToken& cancellation) {
+    const Lease& lease, int64_t bytes, const CancellationToken& cancellation, WaitAside aside) {
   Resident& resident = *lease.resident_;
-  absl::MutexLock lock(&mutex_);
   Pool& pool = *resident.pool;
-  if (bytes > pool.limit - resident.bytes) {
-    return absl::InvalidArgumentError(fmt::format(
-        "the request needs up to {} bytes of memory beside model '{}'; the limit is {} "
-        "(device_memory_budget_bytes {} less its weights); send fewer or shorter prompts",
-        bytes, resident.name, pool.limit - resident.bytes, pool.limit));
-  }
   WaitingWork work{.resident = &resident, .bytes = bytes};
-  pool.works.push_back(&work);
-  Advance();
-  auto decided = [&work] { return work.granted || work.aborted; };
-  const absl::Status waited = AwaitOrCancel(mutex_, absl::Condition(&decided), cancellation);
-  if (work.granted) return Reservation(*this, pool, lease.resident_, bytes);
-  if (work.aborted) {
-    return absl::AbortedError(fmt::format(
-        "model '{}': no room for {} of work; it is held by requests that wait for room too",
-        resident.name, ByteText(bytes)));
+  bool decided = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (bytes > pool.limit - resident.bytes) {
+      return absl::InvalidArgumentError(fmt::format(
+          "the request needs up to {} bytes of memory beside model '{}'; the limit is {} "
+          "(device_memory_budget_bytes {} less its weights); send fewer or shorter prompts",
+          bytes, resident.name, pool.limit - resident.bytes, pool.limit));
+    }
+    pool.works.push_back(&work);
+    Advance();
+    decided = work.granted || work.aborted;
   }
-  pool.works.remove(&work);
-  Advance();
-  return waited;
+  const auto wait = [&] {
+    const auto is_decided = [&work] { return work.granted || work.aborted; };
+    absl::MutexLock lock(&mutex_);
+    const absl::Status status = AwaitOrCancel(mutex_, absl::Condition(&is_decided), cancellation);
+    if (is_decided()) return absl::OkStatus();
+    pool.works.remove(&work);
+    Advance();
+    return status;
+  };
+  const absl::Status waited = decided ? absl::OkStatus() : aside(wait);
+  if (work.granted) {
+    Reservation reservation(*this, pool, lease.resident_, bytes);
+    ESS_RETURN_IF_ERROR(waited);
+    return reservation;
+  }
+  ESS_RETURN_IF_ERROR(waited);
+  return absl::AbortedError(
+      fmt::format("model '{}': no room for {} of work; it is held by requests that wait for room "
+                  "too",
+                  resident.name, ByteText(bytes)));
 }
 
 bool ResidentModels::Serves(const Slot& slot) {

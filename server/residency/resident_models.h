@@ -15,11 +15,13 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "server/base/cancellation.h"
+#include "server/base/wait_aside.h"
 #include "server/residency/model_options.h"
 #include "server/residency/model_source.h"
 #include "server/telemetry/metrics.h"
@@ -73,7 +75,7 @@ const char* ModelStateName(ModelState state);
 //     `eviction_patience`, the youngest waiting work is refused with kAborted; its caller gives its
 //     lease back, which makes a model evictable, and starts again;
 //   - other leases. RULE for their holders: while holding a lease, wait for nothing but ReserveWork
-//     and what ends without room.
+//     and what ends without room, as the work of others does once it has its own.
 //   - pinned models: a load that cannot fit beside them is refused.
 class ResidentModels {
  public:
@@ -153,17 +155,21 @@ class ResidentModels {
   //         never fit, or memory ran out.
   void WhenReady(Request request, Done done);
 
-  // Takes the model out of memory when its last lease is given back. Returns the bytes of its
-  // weights; 0 when it was not in memory.
-  // Errors: kCancelled, kDeadlineExceeded  while waiting; the model then serves on.
-  absl::StatusOr<int64_t> Unload(const std::string& name, const CancellationToken& cancellation);
+  // Takes the model out of memory when its last lease is given back. Calls `done` exactly once,
+  // from a thread of this class, which it must not block, with the bytes of the weights; 0 when it
+  // was not in memory.
+  // Errors: kCancelled, kDeadlineExceeded  while waiting; the model then serves on. kUnavailable.
+  void Unload(const std::string& name, std::shared_ptr<const CancellationToken> cancellation,
+              std::function<void(absl::StatusOr<int64_t>)> done);
 
-  // Room of `bytes` on the lease's device, for what its holder is about to compute. Waits for it.
+  // Room of `bytes` on the lease's device, for what its holder is about to compute. Waits for it,
+  // aside.
   // Errors: kInvalidArgument  it could never fit beside its own model: names needed and limit.
   //         kAborted          gave way to others (see above): give the lease back, and start again.
   //         kCancelled, kDeadlineExceeded  while waiting.
   absl::StatusOr<Reservation> ReserveWork(const Lease& lease, int64_t bytes,
-                                          const CancellationToken& cancellation);
+                                          const CancellationToken& cancellation,
+                                          WaitAside aside = WaitHere);
 
   struct Status {
     ModelState state = ModelState::kCold;
@@ -217,10 +223,17 @@ class ResidentModels {
     bool joined = false;  // The slot's load is the one that this reload asked for.
   };
 
+  struct PendingUnload {
+    std::shared_ptr<const CancellationToken> cancellation;
+    std::function<void(absl::StatusOr<int64_t>)> done;
+    std::shared_ptr<Resident> resident;  // That is to go, once the unload has begun.
+  };
+
   struct Slot {
     std::shared_ptr<Resident> resident;
     std::unique_ptr<PendingLoad> load;
     std::list<Waiter> waiters;
+    std::list<PendingUnload> unloads;
     absl::Status failure;
     std::string note;  // Why it is cold, or what its last reload came to.
     std::optional<ModelState> published;
@@ -247,11 +260,6 @@ class ResidentModels {
     absl::Time stalled_since = absl::InfiniteFuture();
   };
 
-  struct Answer {
-    Done done;
-    absl::StatusOr<Lease> result;
-  };
-
   struct Eviction {
     std::shared_ptr<Resident> resident;
     std::unique_ptr<Weights> weights;
@@ -268,11 +276,21 @@ class ResidentModels {
   std::string ReasonOf(const Slot& slot) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   std::string WaitReason(const PendingLoad& load) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
+  // From a thread of this class, soon.
+  void Answer(Done done, absl::StatusOr<Lease> result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Answer(const PendingUnload& unload, const absl::Status& why)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   // slot_transitions.cc: what happens to the model of one name.
   // Does everything that can be done now. To be called after every change.
   void Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Answers those who need not wait any more, and begins or drops the load.
   void Settle(const std::string& name, Slot& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Begins unloads, ends those whose model has gone or whose caller has left.
+  void SettleUnloads(const std::string& name, Slot& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether it has ended.
+  bool SettleUnload(const std::string& name, Slot& slot, PendingUnload& unload)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void BeginLoad(const std::string& name, Slot& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropLoad(const std::string& name, Slot& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FinishLoad(Slot& slot, absl::StatusOr<LoadedWeights> loaded)
@@ -322,7 +340,7 @@ class ResidentModels {
   std::map<std::string, Slot> slots_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, Pool> pools_ ABSL_GUARDED_BY(mutex_);  // By device.
   std::deque<std::string> tasks_ ABSL_GUARDED_BY(mutex_);      // Loads in kQueued or kGranted.
-  std::deque<Answer> answers_ ABSL_GUARDED_BY(mutex_);
+  std::deque<absl::AnyInvocable<void()>> answers_ ABSL_GUARDED_BY(mutex_);
   std::deque<Eviction> evictions_ ABSL_GUARDED_BY(mutex_);
   uint64_t uses_ ABSL_GUARDED_BY(mutex_) = 0;
   int loading_ ABSL_GUARDED_BY(mutex_) = 0;  // On all devices.

@@ -16,11 +16,14 @@ void ResidentModels::Advance() {
   do {
     changed_ = false;
     for (auto& [device, pool] : pools_) Schedule(pool);
-    for (auto& [name, slot] : slots_) Settle(name, slot);
+    for (auto& [name, slot] : slots_) {
+      SettleUnloads(name, slot);
+      Settle(name, slot);
+    }
   } while (changed_);
   watching_ = false;
   for (auto& [name, slot] : slots_) {
-    watching_ |= !slot.waiters.empty();
+    watching_ |= !slot.waiters.empty() || !slot.unloads.empty();
     PublishState(name, slot);
   }
   for (auto& [device, pool] : pools_) watching_ |= !pool.works.empty();
@@ -31,9 +34,9 @@ void ResidentModels::Settle(const std::string& name, Slot& slot) {
   for (auto waiter = slot.waiters.begin(); waiter != slot.waiters.end();) {
     const absl::Status alive = waiter->request.cancellation->Check();
     if (!alive.ok()) {
-      answers_.push_back({std::move(waiter->done), alive});
+      Answer(std::move(waiter->done), alive);
     } else if (Serves(slot) && !waiter->request.reload) {
-      answers_.push_back({std::move(waiter->done), LeaseFor(waiter->request, slot)});
+      Answer(std::move(waiter->done), LeaseFor(waiter->request, slot));
     } else {
       wants_load |= slot.resident == nullptr || (Serves(slot) && waiter->request.reload);
       ++waiter;
@@ -47,6 +50,49 @@ void ResidentModels::Settle(const std::string& name, Slot& slot) {
              slot.load->phase != Phase::kLoading) {
     DropLoad(name, slot);
   }
+}
+
+void ResidentModels::SettleUnloads(const std::string& name, Slot& slot) {
+  std::erase_if(slot.unloads, [&](PendingUnload& unload) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return SettleUnload(name, slot, unload);
+  });
+}
+
+bool ResidentModels::SettleUnload(const std::string& name, Slot& slot, PendingUnload& unload) {
+  const absl::Status alive = unload.cancellation->Check();
+  if (unload.resident == nullptr) {
+    if (!alive.ok()) {
+      Answer(unload, alive);
+      return true;
+    }
+    // First what is under way ends.
+    if (slot.load != nullptr) return false;
+    if (slot.resident != nullptr) {
+      if (slot.resident->freeing || slot.resident->leaving == Leaving::kUnloading) return false;
+      unload.resident = slot.resident;
+      unload.resident->leaving = Leaving::kUnloading;
+      unload.resident->note = "unloading";
+      changed_ = true;
+      return false;
+    }
+  } else if (slot.resident == unload.resident) {
+    if (alive.ok() || unload.resident->freeing) return false;
+    unload.resident->leaving = Leaving::kNo;
+    changed_ = true;
+    Answer(unload, alive);
+    return true;
+  }
+  const int64_t bytes = unload.resident == nullptr ? 0 : unload.resident->bytes;
+  if (slot.load == nullptr) {
+    slot.failure = absl::OkStatus();
+    slot.note = bytes > 0 ? "unloaded" : "";
+  }
+  answers_.push_back([this, name, done = unload.done, bytes] {
+    source_.Forget(name);
+    done(bytes);
+  });
+  changed_ = true;
+  return true;
 }
 
 void ResidentModels::BeginLoad(const std::string& name, Slot& slot) {
@@ -121,7 +167,7 @@ void ResidentModels::FinishLoad(Slot& slot, absl::StatusOr<LoadedWeights> loaded
       continue;
     }
     // A reload has the options that it asked for, or those of another reload at the same time.
-    answers_.push_back({std::move(waiter->done), LeaseFor(waiter->request, slot)});
+    Answer(std::move(waiter->done), LeaseFor(waiter->request, slot));
     waiter = slot.waiters.erase(waiter);
   }
 }
@@ -149,11 +195,11 @@ void ResidentModels::Fail(const std::string& name, Slot& slot, const absl::Statu
       ++waiter;
       continue;
     }
-    answers_.push_back({std::move(waiter->done), request.explicit_load || request.reload
-                                                     ? status
-                                                     : absl::FailedPreconditionError(fmt::format(
-                                                           "model '{}' could not be loaded: {}",
-                                                           name, std::string(status.message())))});
+    Answer(std::move(waiter->done),
+           request.explicit_load || request.reload
+               ? status
+               : absl::FailedPreconditionError(fmt::format("model '{}' could not be loaded: {}",
+                                                           name, std::string(status.message()))));
     waiter = slot.waiters.erase(waiter);
   }
   changed_ = true;

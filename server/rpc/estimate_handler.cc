@@ -3,6 +3,7 @@
 #include <iterator>
 
 #include "server/base/status_macros.h"
+#include "server/base/torch_status.h"
 #include "server/pipeline/profile_estimate.h"
 #include "server/pipeline/reduction.h"
 #include "server/rpc/profile_messages.h"
@@ -46,15 +47,12 @@ void AddStage(const std::string& stage, double seconds, v1::EstimateProfileRespo
   response->set_seconds(response->seconds() + seconds);
 }
 
-}  // namespace
-
-absl::Status EstimateProfile(const ProfileContext& context, const v1::ProfileRequest& request,
-                             const CancellationToken& cancellation,
-                             v1::EstimateProfileResponse* response) {
-  ESS_ASSIGN_OR_RETURN(const ProfileJob job, DecodeProfileRequest(request, context.limits));
+absl::Status Estimate(const ProfileContext& context, const ProfileJob& job,
+                      const CancellationToken& cancellation,
+                      v1::EstimateProfileResponse* response) {
   StageTimes stages;
   ESS_ASSIGN_OR_RETURN(const PreparedProfile prepared,
-                       context.pipeline.Prepare(job, cancellation, stages));
+                       context.pipeline.Prepare(job, cancellation, WaitHere, stages));
   ESS_ASSIGN_OR_RETURN(const int64_t response_bytes,
                        ResponseBytes(job, prepared, context.server_version));
   const ProfileEstimate estimate = ess::EstimateProfile(
@@ -72,6 +70,27 @@ absl::Status EstimateProfile(const ProfileContext& context, const v1::ProfileReq
   for (const Measure& measure : job.measures) response->add_measure_names(FormatMeasure(measure));
   response->set_token_count(prepared.plan.PositionCount());
   return absl::OkStatus();
+}
+
+}  // namespace
+
+void StartEstimate(const ProfileContext& context, admission::WorkQueue& queue,
+                   const v1::ProfileRequest& request,
+                   std::shared_ptr<const CancellationToken> cancellation,
+                   v1::EstimateProfileResponse* response, UnaryCall::Done done) {
+  absl::StatusOr<ProfileJob> decoded = DecodeProfileRequest(request, context.limits);
+  if (!decoded.ok()) return done(decoded.status());
+  const auto job = std::make_shared<const ProfileJob>(*std::move(decoded));
+  auto estimate = [&context, job, cancellation, response, done] {
+    done(CatchTorch("estimate",
+                    [&] { return Estimate(context, *job, *cancellation, response); }));
+  };
+  context.pipeline.WhenReady(*job, cancellation,
+                             [&queue, estimate, done](const absl::Status& ready) {
+                               if (!ready.ok()) return done(ready);
+                               const absl::Status queued = queue.Submit(estimate);
+                               if (!queued.ok()) done(queued);
+                             });
 }
 
 }  // namespace ess::rpc

@@ -1,17 +1,22 @@
 // EstimateProfile: what a Profile of the same request would cost.
 #pragma once
 
-#include "absl/status/status.h"
+#include <memory>
+
 #include "ess/v1/profiler.pb.h"
+#include "server/admission/work_queue.h"
 #include "server/base/cancellation.h"
 #include "server/rpc/profile_handler.h"
+#include "server/rpc/unary_call.h"
 
 namespace ess::rpc {
 
-// Decodes, tokenizes and plans as Profile does; loads a cold model; runs nothing.
-// Errors: those that Profile answers before it runs anything.
-absl::Status EstimateProfile(const ProfileContext& context, const v1::ProfileRequest& request,
-                             const CancellationToken& cancellation,
-                             v1::EstimateProfileResponse* response);
+// Decodes, tokenizes and plans as Profile does; loads a cold model; runs nothing. Works on `queue`
+// once the model is there, and calls `done` once; the messages live until then.
+// Errors: those that Profile answers before it runs anything; those of WorkQueue::Submit.
+void StartEstimate(const ProfileContext& context, admission::WorkQueue& queue,
+                   const v1::ProfileRequest& request,
+                   std::shared_ptr<const CancellationToken> cancellation,
+                   v1::EstimateProfileResponse* response, UnaryCall::Done done);
 
 }  // namespace ess::rpc

@@ -54,7 +54,8 @@ class ProfileCall : public ProfileStream, private ProfileReceiver {
   }
 
   absl::Status Run() override {
-    return context_.pipeline.Run(job_, small_, cancellation(), *this, stages());
+    const auto aside = [this](absl::FunctionRef<absl::Status()> wait) { return WaitAside(wait); };
+    return context_.pipeline.Run(job_, small_, cancellation(), aside, *this, stages());
   }
 
   absl::Status OnPlan(const ProfilePlan& plan, const residency::ModelStatus& model,

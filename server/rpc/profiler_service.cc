@@ -37,12 +37,14 @@ ProfilerService::ProfileOperators(grpc::CallbackServerContext* call) {
 grpc::ServerUnaryReactor* ProfilerService::EstimateProfile(grpc::CallbackServerContext* call,
                                                            const v1::ProfileRequest* request,
                                                            v1::EstimateProfileResponse* response) {
-  return UnaryCall::Start(
+  return UnaryCall::StartAsync(
       profile_.services, call, "EstimateProfile", Label(request->model()),
-      [this, request, response](const CancellationToken& cancellation, const Identity&) {
-        return rpc::EstimateProfile(profile_, *request, cancellation, response);
+      [this, request, response](std::shared_ptr<const CancellationToken> cancellation,
+                                UnaryCall::Done done) {
+        StartEstimate(profile_, control_queue_, *request, std::move(cancellation), response,
+                      std::move(done));
       },
-      &control_queue_);
+      control_queue_);
 }
 
 grpc::ServerUnaryReactor* ProfilerService::ListModels(grpc::CallbackServerContext* call,
@@ -72,38 +74,42 @@ grpc::ServerUnaryReactor* ProfilerService::GetModel(grpc::CallbackServerContext*
 grpc::ServerUnaryReactor* ProfilerService::LoadModel(grpc::CallbackServerContext* call,
                                                      const v1::LoadModelRequest* request,
                                                      v1::Model* response) {
-  return UnaryCall::Start(
+  return UnaryCall::StartAsync(
       profile_.services, call, "LoadModel", Label(request->name()),
-      [this, request, response](const CancellationToken& cancellation,
-                                const Identity&) -> absl::Status {
-        ESS_ASSIGN_OR_RETURN(const residency::ModelOptions options,
-                             DecodeModelOptions(request->options()));
-        ESS_ASSIGN_OR_RETURN(
-            const residency::ModelStatus model,
-            residency_.Load(
-                {.name = request->name(),
-                 .alias = request->options().alias(),
-                 .options = request->has_options() ? std::optional(options) : std::nullopt,
-                 .reload = request->reload()},
-                cancellation));
-        EncodeModel(model, /*with_layers=*/true, response);
-        return absl::OkStatus();
+      [this, request, response](std::shared_ptr<const CancellationToken> cancellation,
+                                UnaryCall::Done done) {
+        const absl::StatusOr<residency::ModelOptions> options =
+            DecodeModelOptions(request->options());
+        if (!options.ok()) return done(options.status());
+        residency_.WhenLoaded(
+            {.name = request->name(),
+             .alias = request->options().alias(),
+             .options = request->has_options() ? std::optional(*options) : std::nullopt,
+             .reload = request->reload()},
+            std::move(cancellation),
+            [response, done = std::move(done)](const absl::StatusOr<residency::ModelStatus>& model) {
+              if (model.ok()) EncodeModel(*model, /*with_layers=*/true, response);
+              done(model.status());
+            });
       },
-      &control_queue_);
+      control_queue_);
 }
 
 grpc::ServerUnaryReactor* ProfilerService::UnloadModel(grpc::CallbackServerContext* call,
                                                        const v1::UnloadModelRequest* request,
                                                        v1::UnloadModelResponse* response) {
-  return UnaryCall::Start(
+  return UnaryCall::StartAsync(
       profile_.services, call, "UnloadModel", Label(request->name()),
-      [this, request, response](const CancellationToken& cancellation,
-                                const Identity&) -> absl::Status {
-        ESS_ASSIGN_OR_RETURN(const int64_t bytes, residency_.Unload(request->name(), cancellation));
-        response->set_released_bytes(bytes);
-        return absl::OkStatus();
+      [this, request, response](std::shared_ptr<const CancellationToken> cancellation,
+                                UnaryCall::Done done) {
+        residency_.WhenUnloaded(
+            request->name(), std::move(cancellation),
+            [response, done = std::move(done)](const absl::StatusOr<int64_t>& bytes) {
+              if (bytes.ok()) response->set_released_bytes(*bytes);
+              done(bytes.status());
+            });
       },
-      &control_queue_);
+      control_queue_);
 }
 
 grpc::ServerUnaryReactor* ProfilerService::GetServerInfo(grpc::CallbackServerContext* call,

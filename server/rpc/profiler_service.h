@@ -14,8 +14,8 @@ namespace ess::rpc {
 class ProfilerService final
     : public v1::EssProfiler::WithRawCallbackMethod_Profile<v1::EssProfiler::CallbackService> {
  public:
-  // All outlive the service. `info` holds what does not change; `control_queue` runs loads,
-  // unloads and estimates.
+  // All outlive the service. `info` holds what does not change; `control_queue` begins
+  // loads and unloads, and runs estimates.
   ProfilerService(ProfileContext profile, OperatorsContext operators, JobsContext jobs,
                   residency::ModelResidency& residency, admission::WorkQueue& control_queue,
                   v1::ServerInfo info);

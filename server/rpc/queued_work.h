@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
@@ -38,8 +39,10 @@ class QueuedWork : public std::enable_shared_from_this<QueuedWork> {
   // A cancel from now on is ours, and not counted as the caller's.
   void DisownCancel();
 
-  // While Run runs, else null. For its thread.
-  admission::RequestQueue::Slot* slot() { return slot_; }
+  // For the thread of Run: waits aside of the slot. Elsewhere it just waits.
+  absl::Status WaitAside(absl::FunctionRef<absl::Status()> wait) {
+    return slot_ == nullptr ? wait() : slot_->WaitAside(wait, cancellation_);
+  }
 
  protected:
   // `model`: as QueuedRequest has it. `cancellation` is set by the owner. All outlive the work.
@@ -84,7 +87,7 @@ class QueuedWork : public std::enable_shared_from_this<QueuedWork> {
   const std::string model_;
   StageTimes stages_;
   absl::Time enqueued_;
-  admission::RequestQueue::Slot* slot_ = nullptr;
+  admission::RequestQueue::Slot* slot_ = nullptr;  // While Run runs.
 
   absl::Mutex mutex_;
   std::optional<admission::RequestQueue::Id> place_ ABSL_GUARDED_BY(mutex_);

@@ -143,20 +143,19 @@ absl::Status StreamWriter<Reactor, Response>::AwaitRoom(Room room,
   const absl::Time start = absl::Now();
   const absl::Condition has_room(this, room);
   const absl::Time deadline = std::min(cancellation_.deadline(), start + longest_stall_);
-  absl::Status status;
+  absl::Status waited;
   if (!mutex_.AwaitWithTimeout(has_room, std::min(kShortWait, deadline - start))) {
     mutex_.Unlock();
     release();
-    const bool paused = work.slot() != nullptr && work.slot()->Pause();
-    mutex_.Lock();
-    const bool goes_on = mutex_.AwaitWithDeadline(has_room, deadline) && !broken_;
-    mutex_.Unlock();
-    if (paused && goes_on) status = work.slot()->Resume(cancellation_);
+    waited = work.WaitAside([&] {
+      absl::MutexLock lock(&mutex_);
+      const bool goes_on = mutex_.AwaitWithDeadline(has_room, deadline) && !broken_;
+      return goes_on ? absl::OkStatus() : absl::CancelledError("no room");
+    });
     mutex_.Lock();
   }
   observer_.CountStalled(absl::Now() - start);
-  ESS_RETURN_IF_ERROR(status);
-  if ((this->*room)() && !broken_) return absl::OkStatus();
+  if (waited.ok() && (this->*room)() && !broken_) return absl::OkStatus();
   ESS_RETURN_IF_ERROR(cancellation_.Check());
   if (broken_) return absl::CancelledError("the caller left");
   // The message that is being written would keep the call open for as long as nobody reads.

@@ -8,21 +8,34 @@ grpc::ServerUnaryReactor* UnaryCall::Start(const CallServices& services,
                                            grpc::CallbackServerContext* call,
                                            const std::string& rpc, const std::string& served_model,
                                            Work work, admission::WorkQueue* queue) {
-  auto* unary = new UnaryCall(services, call, rpc, served_model, std::move(work));
-  if (const absl::Status& admitted = unary->observer_.admitted(); !admitted.ok()) {
-    unary->End(admitted);
-    return unary;
-  }
-  auto run = [unary, rpc] {
+  auto* const unary = new UnaryCall(services, call, rpc, served_model);
+  unary->Begin(queue, [unary, rpc, work = std::move(work)] {
     unary->End(CatchTorch(
-        rpc, [unary] { return unary->work_(unary->cancellation_, unary->observer_.identity()); }));
-  };
-  if (queue == nullptr) {
+        rpc, [&] { return work(*unary->cancellation_, unary->observer_.identity()); }));
+  });
+  return unary;
+}
+
+grpc::ServerUnaryReactor* UnaryCall::StartAsync(const CallServices& services,
+                                                grpc::CallbackServerContext* call,
+                                                const std::string& rpc,
+                                                const std::string& served_model, AsyncWork work,
+                                                admission::WorkQueue& queue) {
+  auto* const unary = new UnaryCall(services, call, rpc, served_model);
+  unary->Begin(&queue, [unary, work = std::move(work)] {
+    work(unary->cancellation_, [unary](const absl::Status& status) { unary->End(status); });
+  });
+  return unary;
+}
+
+void UnaryCall::Begin(admission::WorkQueue* queue, const std::function<void()>& run) {
+  if (const absl::Status& admitted = observer_.admitted(); !admitted.ok()) {
+    End(admitted);
+  } else if (queue == nullptr) {
     run();
   } else if (const absl::Status queued = queue->Submit(run); !queued.ok()) {
-    unary->End(queued);
+    End(queued);
   }
-  return unary;
 }
 
 }  // namespace ess::rpc

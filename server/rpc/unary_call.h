@@ -5,6 +5,7 @@
 #include <grpcpp/support/server_callback.h>
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -21,6 +22,9 @@ class UnaryCall : public grpc::ServerUnaryReactor {
  public:
   using Work =
       std::function<absl::Status(const CancellationToken& cancellation, const Identity& caller)>;
+  using Done = std::function<void(const absl::Status& status)>;
+  using AsyncWork =
+      std::function<void(std::shared_ptr<const CancellationToken> cancellation, Done done)>;
 
   // `served_model`: see CallObserver. With a queue the work runs there, else at once; for a caller
   // who is refused it never runs.
@@ -29,7 +33,15 @@ class UnaryCall : public grpc::ServerUnaryReactor {
                                          const std::string& served_model, Work work,
                                          admission::WorkQueue* queue = nullptr);
 
-  void OnCancel() override { cancellation_.Cancel(); }
+  // The same for work that waits on no thread: begun on the queue, it calls `done` exactly once,
+  // from any thread.
+  static grpc::ServerUnaryReactor* StartAsync(const CallServices& services,
+                                              grpc::CallbackServerContext* call,
+                                              const std::string& rpc,
+                                              const std::string& served_model,
+                                              AsyncWork work, admission::WorkQueue& queue);
+
+  void OnCancel() override { cancellation_->Cancel(); }
   void OnDone() override {
     observer_.Finish(status_);
     delete this;
@@ -37,21 +49,22 @@ class UnaryCall : public grpc::ServerUnaryReactor {
 
  private:
   UnaryCall(const CallServices& services, grpc::CallbackServerContext* call, const std::string& rpc,
-            const std::string& served_model, Work work)
-      : cancellation_(DeadlineOf(services, *call)),
+            const std::string& served_model)
+      : cancellation_(std::make_shared<CancellationToken>(DeadlineOf(services, *call))),
         calls_(services.calls),
-        observer_(services, *call, cancellation_, rpc, served_model, 0),
-        work_(std::move(work)) {}
+        observer_(services, *call, *cancellation_, rpc, served_model, 0) {}
+
+  // Ends the call, or sees to it that `run` runs.
+  void Begin(admission::WorkQueue* queue, const std::function<void()>& run);
 
   void End(const absl::Status& status) {
     status_ = calls_.StatusOf(status);
     Finish(ToGrpcStatus(status_));
   }
 
-  CancellationToken cancellation_;
+  const std::shared_ptr<CancellationToken> cancellation_;
   OpenCalls& calls_;
   CallObserver observer_;
-  const Work work_;
   absl::Status status_;
 };
 

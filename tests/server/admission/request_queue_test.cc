@@ -212,14 +212,16 @@ TEST_F(RequestQueueTest, SmallRequestsRunBesideALargeOneAndBesideEachOther) {
   EXPECT_EQ(OrderOnceOpen(), "");
 }
 
-TEST_F(RequestQueueTest, APausedRequestLetsAnotherRunAndResumesAfterIt) {
+TEST_F(RequestQueueTest, ARequestThatWaitsAsideLetsAnotherRunAndGoesOnAfterIt) {
   Make();
   absl::Notification other;
   const auto waits = Enter("alice");
   queue_->Start(*waits, Weight::kLarge, [&](RequestQueue::Slot& slot) {
-    ASSERT_TRUE(slot.Pause());
-    other.WaitForNotification();
-    EXPECT_THAT(slot.Resume(CancellationToken()), IsOk());
+    const auto wait = [&] {
+      other.WaitForNotification();
+      return absl::OkStatus();
+    };
+    EXPECT_THAT(slot.WaitAside(wait, CancellationToken()), IsOk());
     order_ += "a";
   });
   const auto id = Enter("bob");
@@ -231,16 +233,18 @@ TEST_F(RequestQueueTest, APausedRequestLetsAnotherRunAndResumesAfterIt) {
   EXPECT_EQ(OrderOnceOpen(), "ba");
 }
 
-TEST_F(RequestQueueTest, APausedRequestThatIsCancelledDoesNotWaitForASlot) {
+TEST_F(RequestQueueTest, ARequestThatIsCancelledAsideDoesNotWaitForASlot) {
   Make();
   absl::Notification other_runs, first_ended;
   CancellationToken cancellation;
   const auto waits = Enter("alice");
   queue_->Start(*waits, Weight::kLarge, [&](RequestQueue::Slot& slot) {
-    ASSERT_TRUE(slot.Pause());
-    other_runs.WaitForNotification();
-    cancellation.Cancel();
-    EXPECT_THAT(slot.Resume(cancellation),
+    const auto wait = [&] {
+      other_runs.WaitForNotification();
+      cancellation.Cancel();
+      return absl::OkStatus();
+    };
+    EXPECT_THAT(slot.WaitAside(wait, cancellation),
                 StatusIs(absl::StatusCode::kCancelled, HasSubstr("cancelled")));
     order_ += "a";
     first_ended.Notify();
@@ -293,8 +297,9 @@ TEST_F(RequestQueueTest, EveryPlaceEndsInExactlyOneWayWhoeverComesAndGoes) {
         ++entered;
         queue_->Start(*id, i % 2 == 0 ? Weight::kSmall : Weight::kLarge,
                       [&, i](RequestQueue::Slot& slot) {
-                        if (i % 7 == 0 && slot.Pause()) {
-                          EXPECT_THAT(slot.Resume(CancellationToken()), IsOk());
+                        if (i % 7 == 0) {
+                          const auto wait = [] { return absl::OkStatus(); };
+                          EXPECT_THAT(slot.WaitAside(wait, CancellationToken()), IsOk());
                         }
                         ++ended;
                       });

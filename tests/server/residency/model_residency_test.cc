@@ -8,6 +8,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
+#include "tests/support/await_answer.h"
 #include "tests/support/status_matchers.h"
 
 namespace ess::residency {
@@ -71,6 +72,13 @@ class ModelResidencyTest : public ::testing::Test {
                             const models::LoadOptions&) { return 100; }}});
   }
 
+  static absl::StatusOr<int64_t> Unload(ModelResidency& residency, const std::string& name,
+                                        const CancellationToken& cancellation) {
+    const std::shared_ptr<const CancellationToken> borrowed(std::shared_ptr<void>(), &cancellation);
+    return testing::AwaitAnswer<int64_t>(
+        [&](auto done) { residency.WhenUnloaded(name, borrowed, std::move(done)); });
+  }
+
   const std::filesystem::path root_ =
       std::filesystem::path(::testing::TempDir()) / "model_residency_test";
   ModelCatalogue catalogue_{root_, {}};
@@ -113,7 +121,7 @@ TEST_F(ModelResidencyTest, AnswersNotFoundForAnUnknownModel) {
   constexpr auto kNotFound = absl::StatusCode::kNotFound;
   EXPECT_THAT(residency.Acquire("x", never_), StatusIs(kNotFound, _));
   EXPECT_THAT(residency.Load({.name = "x"}, never_), StatusIs(kNotFound, _));
-  EXPECT_THAT(residency.Unload("x", never_), StatusIs(kNotFound, _));
+  EXPECT_THAT(Unload(residency, "x", never_), StatusIs(kNotFound, _));
   EXPECT_THAT(residency.Get("x"), StatusIs(kNotFound, _));
 }
 
@@ -148,7 +156,7 @@ TEST_F(ModelResidencyTest, GivesMemoryBackOnUnload) {
   ASSERT_THAT(residency.Acquire("m", never_), IsOk());
   ASSERT_EQ(alive_, 1);
 
-  const auto released = residency.Unload("m", never_);
+  const auto released = Unload(residency, "m", never_);
 
   ASSERT_THAT(released, IsOk());
   EXPECT_EQ(*released, 100);
@@ -158,7 +166,7 @@ TEST_F(ModelResidencyTest, GivesMemoryBackOnUnload) {
 
 TEST_F(ModelResidencyTest, UnloadingAColdModelReleasesNothing) {
   ModelResidency residency = MakeResidency();
-  const auto released = residency.Unload("m", never_);
+  const auto released = Unload(residency, "m", never_);
   ASSERT_THAT(released, IsOk());
   EXPECT_EQ(*released, 0);
 }
@@ -167,7 +175,7 @@ TEST_F(ModelResidencyTest, UnloadWaitsForTheLastLease) {
   ModelResidency residency = MakeResidency();
   auto lease = std::make_unique<ModelLease>(*residency.Acquire("m", never_));
 
-  std::thread unload([&] { EXPECT_THAT(residency.Unload("m", never_), IsOk()); });
+  std::thread unload([&] { EXPECT_THAT(Unload(residency, "m", never_), IsOk()); });
   while (residency.Get("m")->state != ModelState::kUnloading) std::this_thread::yield();
   EXPECT_EQ(alive_, 1);
   // The profile that holds the lease still needs the description.
@@ -183,7 +191,7 @@ TEST_F(ModelResidencyTest, AnUnloadThatIsCancelledLeavesTheModelServing) {
   const auto lease = residency.Acquire("m", never_);
   const CancellationToken past(absl::Now() - absl::Seconds(1));
 
-  EXPECT_THAT(residency.Unload("m", past), StatusIs(absl::StatusCode::kDeadlineExceeded, _));
+  EXPECT_THAT(Unload(residency, "m", past), StatusIs(absl::StatusCode::kDeadlineExceeded, _));
 
   EXPECT_EQ(residency.Get("m")->state, ModelState::kReady);
   EXPECT_THAT(residency.Acquire("m", never_), IsOk());
@@ -235,7 +243,7 @@ TEST_F(ModelResidencyTest, ARefusedLoadChangesNothingForAnAlias) {
               IsOk());
   ASSERT_THAT(residency.Load({.name = "m", .alias = "alias", .options = float32}, never_),
               StatusIs(absl::StatusCode::kAlreadyExists, _));
-  ASSERT_THAT(residency.Unload("alias", never_), IsOk());
+  ASSERT_THAT(Unload(residency, "alias", never_), IsOk());
 
   ASSERT_THAT(residency.Acquire("alias", never_), IsOk());
 
@@ -273,7 +281,7 @@ TEST_F(ModelResidencyTest, LoadsAndUnloadsFromManyThreads) {
     threads.emplace_back([&, t] {
       for (int i = 0; i < 50; ++i) {
         if (t == 0) {
-          EXPECT_THAT(residency.Unload("m", never_), IsOk());
+          EXPECT_THAT(Unload(residency, "m", never_), IsOk());
           continue;
         }
         const auto lease = residency.Acquire("m", never_);
@@ -300,7 +308,7 @@ TEST_F(ModelResidencyTest, AModelThatWasEvictedComesBackWithTheOptionsOfItsLoad)
   ASSERT_THAT(residency.Acquire("m", never_), IsOk());
   EXPECT_TRUE(last_options_.as_stored);
 
-  ASSERT_THAT(residency.Unload("m", never_), IsOk());
+  ASSERT_THAT(Unload(residency, "m", never_), IsOk());
   ASSERT_THAT(residency.Acquire("m", never_), IsOk());
   EXPECT_FALSE(last_options_.as_stored);
 }
@@ -348,7 +356,7 @@ TEST_F(ModelResidencyTest, AnAliasIsLoadedAgainAsItWasLoadedLast) {
     const ModelOptions random{.random_init_seed = seed};
     ASSERT_THAT(residency.Load({.name = "m", .alias = "random", .options = random}, never_),
                 IsOk());
-    ASSERT_THAT(residency.Unload("random", never_), IsOk());
+    ASSERT_THAT(Unload(residency, "random", never_), IsOk());
   }
 
   ASSERT_THAT(residency.Acquire("random", never_), IsOk());
@@ -360,9 +368,9 @@ TEST_F(ModelResidencyTest, AnAliasIsLoadedAgainAsItWasLoadedLastUnderItsOwnName)
   ModelResidency residency = MakeResidency();
   const ModelOptions first{.random_init_seed = 1}, second{.random_init_seed = 2};
   ASSERT_THAT(residency.Load({.name = "m", .alias = "random", .options = first}, never_), IsOk());
-  ASSERT_THAT(residency.Unload("random", never_), IsOk());
+  ASSERT_THAT(Unload(residency, "random", never_), IsOk());
   ASSERT_THAT(residency.Load({.name = "random", .options = second}, never_), IsOk());
-  ASSERT_THAT(residency.Unload("random", never_), IsOk());
+  ASSERT_THAT(Unload(residency, "random", never_), IsOk());
 
   ASSERT_THAT(residency.Acquire("random", never_), IsOk());
 
@@ -376,7 +384,7 @@ TEST_F(ModelResidencyTest, OnlyAnAliasRemembersTheOptionsOfALoad) {
   for (const char* const name : {"mine", "m"}) {
     ASSERT_THAT(residency.Load({.name = name, .options = other}, never_), IsOk());
     EXPECT_EQ(last_options_.random_init_seed, 6u);
-    ASSERT_THAT(residency.Unload(name, never_), IsOk());
+    ASSERT_THAT(Unload(residency, name, never_), IsOk());
   }
 
   ASSERT_THAT(residency.Acquire("mine", never_), IsOk());

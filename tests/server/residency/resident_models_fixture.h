@@ -11,6 +11,7 @@
 #include "absl/synchronization/mutex.h"
 #include "gmock/gmock.h"
 #include "server/residency/resident_models.h"
+#include "tests/support/await_answer.h"
 #include "tests/support/fake_model_source.h"
 #include "tests/support/status_matchers.h"
 
@@ -61,6 +62,14 @@ class Outcome {
   std::thread::id thread_;
   std::optional<absl::StatusOr<ResidentModels::Lease>> result_;
 };
+
+// An unload, from its beginning to its end.
+inline absl::StatusOr<int64_t> UnloadAndWait(
+    ResidentModels& models, const std::string& name,
+    std::shared_ptr<const CancellationToken> cancellation = std::make_shared<CancellationToken>()) {
+  return testing::AwaitAnswer<int64_t>(
+      [&](auto done) { models.Unload(name, cancellation, std::move(done)); });
+}
 
 class ResidentModelsTest : public ::testing::Test {
  protected:

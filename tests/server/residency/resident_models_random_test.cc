@@ -121,7 +121,7 @@ TEST_P(RandomResidencyTest, OneCallerFindsInMemoryWhatASimpleModelSays) {
   for (int step = 0; step < 300; ++step) {
     const int model = static_cast<int>(random() % kModels);
     if (random() % 4 == 0) {
-      ASSERT_THAT(models.Unload(NameOf(model), CancellationToken()), IsOk());
+      ASSERT_THAT(UnloadAndWait(models, NameOf(model)), IsOk());
       expected.Unload(model);
     } else if (expected.Fits(model)) {
       const bool pinned = random() % 16 == 0;
@@ -189,7 +189,7 @@ class RandomCaller {
     }
   }
 
-  void Unload(int model) { models_.Unload(NameOf(model), *Token()).status().IgnoreError(); }
+  void Unload(int model) { UnloadAndWait(models_, NameOf(model), Token()).status().IgnoreError(); }
 
   void Load(int model, bool reload) {
     ResidentModels::Request request = RequestFor(model, /*pinned=*/random_() % 16 == 0);
@@ -237,7 +237,7 @@ TEST_P(RandomResidencyTest, ManyCallersNeverExceedTheBudgetAndAreAllAnswered) {
   EXPECT_LE(source.peak_bytes(), kBudget);
   EXPECT_FALSE(source.overlapped());
   for (int model = 0; model < kModels; ++model) {
-    ASSERT_THAT(models.Unload(NameOf(model), CancellationToken()), IsOk());
+    ASSERT_THAT(UnloadAndWait(models, NameOf(model)), IsOk());
   }
   EXPECT_EQ(models.UsedBytes("fake"), 0);
   EXPECT_EQ(source.alive_bytes(), 0);

@@ -1,5 +1,6 @@
 #include <memory>
 #include <thread>
+#include <vector>
 
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
@@ -139,7 +140,7 @@ TEST_F(ResidentModelsTest, NeverEvictsAPinnedModel) {
 
   EXPECT_EQ(StateOf("a"), ModelState::kReady);
   EXPECT_EQ(StateOf("b"), ModelState::kCold);
-  EXPECT_THAT(models_->Unload("a", *never_), IsOk());
+  EXPECT_THAT(UnloadAndWait(*models_, "a"), IsOk());
   EXPECT_EQ(StateOf("a"), ModelState::kCold);
 }
 
@@ -246,12 +247,12 @@ TEST_F(ResidentModelsTest, UnloadWaitsForTheLastLeaseAndCanBeCancelled) {
   Start();
   Outcome a, more;
   Use(a, "a");
-  const CancellationToken past(absl::Now() - absl::Seconds(1));
-  EXPECT_THAT(models_->Unload("a", past), StatusIs(absl::StatusCode::kDeadlineExceeded, _));
+  const auto past = std::make_shared<CancellationToken>(absl::Now() - absl::Seconds(1));
+  EXPECT_THAT(UnloadAndWait(*models_, "a", past), StatusIs(absl::StatusCode::kDeadlineExceeded, _));
   EXPECT_EQ(StateOf("a"), ModelState::kReady);
 
   std::thread unload([&] {
-    const auto released = models_->Unload("a", *never_);
+    const auto released = UnloadAndWait(*models_, "a");
     ASSERT_THAT(released, IsOk());
     EXPECT_EQ(*released, 100);
   });
@@ -262,6 +263,42 @@ TEST_F(ResidentModelsTest, UnloadWaitsForTheLastLeaseAndCanBeCancelled) {
   EXPECT_EQ(StateOf("a"), ModelState::kCold);
   EXPECT_EQ(Get("a").reason, "unloaded");
   EXPECT_EQ(source_.alive_bytes(), 0);
+}
+
+TEST_F(ResidentModelsTest, AnUnloadThatIsCancelledWhileItWaitsLeavesTheModelServing) {
+  Start();
+  Outcome a, more;
+  Use(a, "a");
+  const auto token = std::make_shared<CancellationToken>();
+  std::thread unload([&] {
+    EXPECT_THAT(UnloadAndWait(*models_, "a", token), StatusIs(absl::StatusCode::kCancelled, _));
+  });
+  WaitForReason("a", "unloading: waits for 1 request");
+
+  token->Cancel();
+  unload.join();
+
+  EXPECT_EQ(StateOf("a"), ModelState::kReady);
+  Use(more, "a");
+}
+
+TEST_F(ResidentModelsTest, TheSecondOfTwoUnloadsFindsNothingLeft) {
+  Start();
+  Outcome a;
+  Use(a, "a");
+  absl::StatusOr<int64_t> released[2];
+  std::vector<std::thread> threads;
+  for (auto& each : released) {
+    threads.emplace_back([&] { each = UnloadAndWait(*models_, "a"); });
+  }
+  WaitForReason("a", "unloading: waits for 1 request");
+
+  a.Release();
+  for (std::thread& thread : threads) thread.join();
+
+  ASSERT_THAT(released[0], IsOk());
+  ASSERT_THAT(released[1], IsOk());
+  EXPECT_EQ(*released[0] + *released[1], 100);
 }
 
 TEST_F(ResidentModelsTest, TheEndAnswersThoseWhoWait) {

@@ -70,6 +70,45 @@ TEST_F(ResidentWorkTest, WorkWaitsForOtherWork) {
   EXPECT_EQ(models_->UsedBytes("fake"), 100);
 }
 
+TEST_F(ResidentWorkTest, WorkThatHasToWaitWaitsAside) {
+  Start();
+  Outcome a, b;
+  Use(a, "a");
+  Use(b, "a");
+  auto first = std::make_unique<absl::StatusOr<ResidentModels::Reservation>>(
+      models_->ReserveWork(a.lease(), 150, *never_));
+  int waits = 0;
+  const auto aside = [&](absl::FunctionRef<absl::Status()> wait) {
+    ++waits;
+    first.reset();
+    return wait();
+  };
+
+  ASSERT_THAT(models_->ReserveWork(b.lease(), 50, *never_, aside), IsOk());
+  EXPECT_EQ(waits, 0);
+  EXPECT_THAT(models_->ReserveWork(b.lease(), 150, *never_, aside), IsOk());
+  EXPECT_EQ(waits, 1);
+}
+
+TEST_F(ResidentWorkTest, WorkThatCannotGoOnAfterItsWaitGivesItsRoomBack) {
+  Start();
+  Outcome a, b;
+  Use(a, "a");
+  Use(b, "a");
+  auto first = std::make_unique<absl::StatusOr<ResidentModels::Reservation>>(
+      models_->ReserveWork(a.lease(), 150, *never_));
+  const auto aside = [&](absl::FunctionRef<absl::Status()> wait) {
+    first.reset();
+    EXPECT_THAT(wait(), IsOk());
+    return absl::CancelledError("the caller left");
+  };
+
+  EXPECT_THAT(models_->ReserveWork(b.lease(), 150, *never_, aside),
+              StatusIs(absl::StatusCode::kCancelled, _));
+
+  EXPECT_EQ(models_->UsedBytes("fake"), 100);
+}
+
 TEST_F(ResidentWorkTest, OfLeasesThatWaitForEachOthersRoomOneGivesWay) {
   Start(/*patience=*/absl::Milliseconds(20));
   Outcome uses[2];
