@@ -2,11 +2,11 @@
 
 #include <google/protobuf/io/coded_stream.h>
 #include <grpcpp/support/proto_buffer_writer.h>
-#include <grpcpp/support/proto_utils.h>
+#include <grpcpp/impl/codegen/proto_utils.h>
 
 #include <bit>
 
-#include "server/base/check.h"
+#include "server/base/log.h"
 
 static_assert(std::endian::native == std::endian::little,
               "slices are copied as they lie in memory");

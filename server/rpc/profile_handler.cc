@@ -1,6 +1,6 @@
 #include "server/rpc/profile_handler.h"
 
-#include <grpcpp/support/proto_utils.h>
+#include <grpcpp/impl/codegen/proto_utils.h>
 
 #include <memory>
 #include <utility>

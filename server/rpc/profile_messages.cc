@@ -15,7 +15,13 @@
 namespace ess::rpc {
 namespace {
 
-// Sends blocks of slices, as full as the limit allows.
+// Of a slice beside its values and flags: what describes it, and tags and lengths around.
+constexpr size_t kMostSliceBytes = 128;
+// Of all slices of a block, each with the above.
+constexpr size_t kBlockBytes = kMaxMessageBytes - 64;
+
+// Sends blocks of slices, as full as the limit of messages allows: each message costs its reader
+// and gRPC a turn.
 class BlockWriter {
  public:
   explicit BlockWriter(MessageWriter write) : write_(write) {}
@@ -26,15 +32,15 @@ class BlockWriter {
                    std::span<const uint8_t> certain) {
     const size_t value_bytes = sizeof(float) + (certain.empty() ? 0 : 1);
     for (size_t begin = 0; begin < values.size();) {
-      const size_t room = std::max<size_t>((kPayloadBytes - bytes_) / value_bytes, 1);
-      const size_t count = std::min(room, values.size() - begin);
+      if (bytes_ + kMostSliceBytes + value_bytes > kBlockBytes) ESS_RETURN_IF_ERROR(Flush());
+      bytes_ += kMostSliceBytes;
+      const size_t count = std::min((kBlockBytes - bytes_) / value_bytes, values.size() - begin);
       v1::EssSlice description = slice;
       description.set_first_element(first_element + static_cast<int64_t>(begin));
       slices_.push_back({std::move(description), values.subspan(begin, count),
                          certain.empty() ? certain : certain.subspan(begin, count)});
       begin += count;
-      bytes_ += count * value_bytes + 64;
-      if (bytes_ + value_bytes > kPayloadBytes) ESS_RETURN_IF_ERROR(Flush());
+      bytes_ += count * value_bytes;
     }
     return absl::OkStatus();
   }

@@ -33,10 +33,10 @@ inline constexpr size_t kMaxPendingBytes = 4 << 20;
 inline constexpr absl::Duration kShortWait = absl::Milliseconds(20);
 
 // On the wire.
-inline size_t ByteCount(const google::protobuf::MessageLite& message) {
+inline size_t MessageBytes(const google::protobuf::MessageLite& message) {
   return message.ByteSizeLong();
 }
-inline size_t ByteCount(const grpc::ByteBuffer& message) { return message.Length(); }
+inline size_t MessageBytes(const grpc::ByteBuffer& message) { return message.Length(); }
 
 // `Reactor` is a gRPC reactor that writes `Response`s: messages, or the bytes of some. It forwards
 // OnWriteDone. Thread-safe.
@@ -179,7 +179,7 @@ absl::Status StreamWriter<Reactor, Response>::Send(Response message, QueuedWork&
   ESS_RETURN_IF_ERROR(cancellation_.Check());
   ESS_FAULT_POINT("send");
   const Response* first = nullptr;
-  const size_t bytes = ByteCount(message);
+  const size_t bytes = MessageBytes(message);
   observer_.CountSent(static_cast<int64_t>(bytes));
   {
     absl::MutexLock lock(&mutex_);
@@ -197,7 +197,7 @@ absl::Status StreamWriter<Reactor, Response>::Send(Response message, QueuedWork&
 template <typename Reactor, typename Response>
 void StreamWriter<Reactor, Response>::SendNow(Response message) {
   const Response* first = nullptr;
-  const size_t bytes = ByteCount(message);
+  const size_t bytes = MessageBytes(message);
   {
     absl::MutexLock lock(&mutex_);
     if (broken_ || closed_) return;
@@ -220,7 +220,7 @@ bool StreamWriter<Reactor, Response>::OnWriteDone(bool ok) {
   bool finish = false;
   {
     absl::MutexLock lock(&mutex_);
-    pending_bytes_ -= ByteCount(pending_.front());
+    pending_bytes_ -= MessageBytes(pending_.front());
     pending_.pop_front();
     if (!ok) {
       pending_.clear();

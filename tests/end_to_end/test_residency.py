@@ -3,11 +3,15 @@
 import re
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 
 from ess_client import Client, DataLoss, EssError, InvalidArgument, ResourceExhausted
+from ess_client._proto.ess.v1.profiler_pb2_grpc import EssProfilerStub
 
+from ..faults.slow_reader import large_request, narrow_channel, read_one_message
 from . import tiny_models
 from .server_process import ServerProcess, wait_for
 
@@ -137,6 +141,31 @@ def test_many_callers_of_models_that_do_not_fit_together_are_all_answered(serve,
         thread.join()
     assert not failures
     assert sum(client.unload_model(name) > 0 for name in "abc") == 1
+
+
+def test_loads_that_wait_for_room_hold_up_no_other_call(serve, weight_bytes):
+    request = large_request(model="a", prompts=8, measures=64)
+    server, client = serve("device_memory_budget_bytes: 1000000000")
+    with grpc.insecure_channel(server.address) as channel:
+        needed = EssProfilerStub(channel).EstimateProfile(request).peak_bytes
+    server, client = serve(
+        f"device_memory_budget_bytes: {needed + weight_bytes * 3 // 2}",
+        "eviction_patience_seconds: 3600",
+    )
+    with narrow_channel(server.address) as channel, ThreadPoolExecutor(16) as pool:
+        reader = read_one_message(channel, request)
+        loads = [pool.submit(client.load_model, "b", timeout=60) for _ in range(8)]
+        wait_for(lambda: state(client, "b")[0] == "loading")
+
+        assert client.estimate("a", token_ids=[[1, 2, 3]], timeout=10).peak_bytes > 0
+        assert client.unload_model("c", timeout=10) == 0
+        unload = pool.submit(client.unload_model, "a", timeout=60)
+        wait_for(lambda: state(client, "a")[0] == "unloading")
+
+        assert not any(call.done() for call in [unload, *loads])
+        reader.cancel()
+        assert unload.result() > 0
+        assert {call.result().state for call in loads} == {"ready"}
 
 
 def write_other_weights(folder, root):

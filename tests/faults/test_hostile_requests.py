@@ -208,8 +208,17 @@ NO_MESSAGES = {
 
 @pytest.mark.parametrize("case", NO_MESSAGES)
 def test_bytes_that_are_no_message_never_reach_a_handler(channel, case):
-    code, details, _ = answer(channel, "Profile", NO_MESSAGES[case])
+    code, details, _ = answer(channel, "EstimateProfile", NO_MESSAGES[case])
     assert (code, details) == ("UNIMPLEMENTED", "")  # gRPC C++'s own answer.
+
+
+@pytest.mark.parametrize("messages", [[], *([bytes] for bytes in NO_MESSAGES.values())])
+def test_bytes_that_are_no_message_are_named_by_profile(channel, messages):
+    code, details, _ = answer(channel, "Profile", *messages)
+    assert (code, details) == (
+        "INVALID_ARGUMENT",
+        "request: its bytes are no ess.v1.ProfileRequest",
+    )
 
 
 @pytest.mark.parametrize("case", NO_MESSAGES)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import psutil
@@ -50,6 +51,10 @@ def sent_bytes(server):
     return server.metric("ess_grpc_sent_bytes_total", rpc="Profile")
 
 
+def bytes_of(answers):
+    return sum(answer.ByteSize() for answer in answers)
+
+
 def in_flight(server):
     return total(server.metrics(), "ess_requests_in_flight", rpc="Profile")
 
@@ -64,10 +69,7 @@ def wait_until_stalled(server):
 def test_stalled_readers_cost_bounded_memory_and_hold_up_nobody(server):
     process = psutil.Process(server.process.pid)
     with grpc.insecure_channel(server.address) as channel:  # What a call needs while it runs.
-        whole = sum(
-            answer.ByteSize()
-            for answer in profiler_pb2_grpc.EssProfilerStub(channel).Profile(LARGE)
-        )
+        whole = bytes_of(profiler_pb2_grpc.EssProfilerStub(channel).Profile(LARGE))
     assert whole > 9 << 20
     server.wait_until_idle()
     before = process.memory_info().rss
@@ -97,6 +99,35 @@ def test_stalled_readers_cost_bounded_memory_and_hold_up_nobody(server):
         assert rest > whole - (2 << 20)
     server.wait_until_idle()
     assert not gauges_that_are_not_zero(server.metrics())
+
+
+def test_a_request_that_waits_for_a_slow_readers_memory_does_not_wait_in_its_slot(root, tmp_path):
+    """The one has the memory and needs the slot, the other the reverse: both come to their end."""
+    flags = (f"--model_root={root}", "--preload=tiny")
+    with ServerProcess(*flags) as server, grpc.insecure_channel(server.address) as channel:
+        stub = profiler_pb2_grpc.EssProfilerStub(channel)
+        needed = stub.EstimateProfile(LARGE).peak_bytes
+        weights = int(server.metric("ess_model_bytes", model="tiny", tier="device"))
+    config = tmp_path / "server.textproto"
+    config.write_text(f"{CONFIG} device_memory_budget_bytes: {weights + needed * 3 // 2}")
+    with (
+        ServerProcess(f"--config={config}", *flags) as server,
+        narrow_channel(server.address) as slow,
+        grpc.insecure_channel(server.address) as channel,
+        ThreadPoolExecutor() as pool,
+    ):
+        reader = read_one_message(slow, LARGE, timeout=60)
+        wait_until_stalled(server)
+        call = profiler_pb2_grpc.EssProfilerStub(channel).Profile(LARGE, timeout=60)
+        other = pool.submit(bytes_of, call)
+        wait_for(lambda: in_flight(server) == 2)
+        wait_for(lambda: total(server.metrics(), "ess_queue_requests") == 0)
+        time.sleep(1)  # It runs, and waits for memory.
+        assert not other.done()
+
+        assert (
+            abs(bytes_of(reader) - other.result()) < 1 << 16
+        )  # Of one, a message was read before.
 
 
 @contextlib.contextmanager

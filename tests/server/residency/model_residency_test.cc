@@ -104,6 +104,31 @@ TEST_F(ModelResidencyTest, LoadsAColdModelForItsFirstLease) {
   EXPECT_EQ(loads_, 1);
 }
 
+TEST_F(ModelResidencyTest, ACallerWaitsAsideOnlyForAModelThatIsNotInMemory) {
+  ModelResidency residency = MakeResidency();
+  int waits = 0;
+  const auto aside = [&waits](absl::FunctionRef<absl::Status()> wait) {
+    ++waits;
+    return wait();
+  };
+  ASSERT_THAT(residency.Acquire("m", never_, aside), IsOk());
+  EXPECT_EQ(waits, 1);
+  ASSERT_THAT(residency.Acquire("m", never_, aside), IsOk());
+  EXPECT_EQ(waits, 1);
+}
+
+TEST_F(ModelResidencyTest, ACallerThatCannotGoOnAfterItsWaitLeavesNoLease) {
+  ModelResidency residency = MakeResidency();
+  const auto aside = [](absl::FunctionRef<absl::Status()> wait) {
+    EXPECT_THAT(wait(), IsOk());
+    return absl::CancelledError("the caller left");
+  };
+
+  EXPECT_THAT(residency.Acquire("m", never_, aside), StatusIs(absl::StatusCode::kCancelled, _));
+
+  EXPECT_THAT(Unload(residency, "m", never_), IsOk());  // Waits for leases.
+}
+
 TEST_F(ModelResidencyTest, LoadsOnceWhenManyAskAtTheSameTime) {
   ModelResidency residency = MakeResidency();
   std::vector<std::thread> threads;

@@ -9,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "server/residency/resident_models.h"
+#include "tests/server/residency/resident_models_fixture.h"
 #include "tests/support/fake_model_source.h"
 #include "tests/support/status_matchers.h"
 

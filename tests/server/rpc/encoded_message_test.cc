@@ -1,6 +1,6 @@
 #include "server/rpc/encoded_message.h"
 
-#include <grpcpp/support/proto_utils.h>
+#include <grpcpp/impl/codegen/proto_utils.h>
 
 #include <string>
 #include <vector>

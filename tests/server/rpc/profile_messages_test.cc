@@ -1,6 +1,6 @@
 #include "server/rpc/profile_messages.h"
 
-#include <grpcpp/support/proto_utils.h>
+#include <grpcpp/impl/codegen/proto_utils.h>
 
 #include <cstring>
 
