@@ -13,8 +13,8 @@
 namespace ess::admission {
 namespace {
 
-// Beside those of the slots, for requests that wait aside.
-constexpr int kMoreThreads = 16;
+// Of each weight, at least, before no more of it begin.
+constexpr int kAside = 16;
 constexpr int64_t kNormalStartsBeforeALow = 7;
 // Weight of the newest request in the time that a token takes.
 constexpr double kNewest = 0.2;
@@ -38,7 +38,7 @@ const char* PriorityName(Priority priority) {
 RequestQueue::RequestQueue(const Options& options, telemetry::Metrics& metrics)
     : options_(options), metrics_(metrics) {
   ESS_CHECK(options.large_slots >= 1 && options.small_slots >= 1);
-  for (int i = 0; i < options.large_slots + options.small_slots + kMoreThreads; ++i) {
+  for (int i = 0; i < options.large_slots + options.small_slots + 2 * kAside; ++i) {
     threads_.emplace_back([this] { RunThread(); });
   }
 }
@@ -125,7 +125,7 @@ bool RequestQueue::Drain(absl::Duration limit) {
   absl::MutexLock lock(&mutex_);
   draining_ = true;
   auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return entries_.empty() && running_[0] + running_[1] + paused_ == 0;
+    return entries_.empty() && running_[0] + running_[1] + aside_[0] + aside_[1] == 0;
   };
   return mutex_.AwaitWithTimeout(absl::Condition(&idle), limit);
 }
@@ -139,45 +139,45 @@ void RequestQueue::EndWaiting(const absl::Status& status) {
   for (const Entry& entry : ended) entry.displaced(status);
 }
 
+void RequestQueue::Slot::Pause() {
+  ESS_CHECK(!aside_);
+  aside_ = true;
+  ++queue_.aside_[Index(weight_)];
+  --queue_.running_[Index(weight_)];
+}
+
+void RequestQueue::Slot::GoOn() {
+  aside_ = false;
+  --queue_.aside_[Index(weight_)];
+  ++queue_.running_[Index(weight_)];
+}
+
+bool RequestQueue::Slot::HasRoom() const {
+  return queue_.running_[Index(weight_)] < queue_.Slots(weight_);
+}
+
 absl::Status RequestQueue::Slot::WaitAside(absl::FunctionRef<absl::Status()> wait,
                                            const CancellationToken& cancellation) {
-  Pause();
+  {
+    absl::MutexLock lock(&queue_.mutex_);
+    Pause();
+  }
   ESS_RETURN_IF_ERROR(wait());
-  return Resume(cancellation);
-}
-
-void RequestQueue::Slot::Pause() {
   absl::MutexLock lock(&queue_.mutex_);
-  ++queue_.paused_;
-  --queue_.running_[Index(weight_)];
-  paused_ = true;
-}
-
-absl::Status RequestQueue::Slot::Resume(const CancellationToken& cancellation) {
-  absl::MutexLock lock(&queue_.mutex_);
-  const size_t index = Index(weight_);
-  const int slots = queue_.Slots(weight_);
-  const auto free = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.mutex_) {
-    return queue_.running_[index] < slots;
-  };
-  ++queue_.resuming_[index];
-  const absl::Status waited = AwaitOrCancel(queue_.mutex_, absl::Condition(&free), cancellation);
-  --queue_.resuming_[index];
+  int& resuming = queue_.resuming_[Index(weight_)];
+  ++resuming;
+  const absl::Status waited =
+      AwaitOrCancel(queue_.mutex_, absl::Condition(this, &Slot::HasRoom), cancellation);
+  --resuming;
   ESS_RETURN_IF_ERROR(waited);
-  ++queue_.running_[index];
-  --queue_.paused_;
-  paused_ = false;
+  GoOn();
   return absl::OkStatus();
 }
 
 absl::Status RequestQueue::Slot::Yield(absl::Duration longest,
                                        const CancellationToken& cancellation) {
-  const size_t index = Index(weight_);
-  const auto free = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.mutex_) {
-    return queue_.running_[index] < queue_.Slots(weight_);
-  };
-  const auto unwanted = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.mutex_) {
-    return free() && !queue_.IsWanted(weight_);
+  const auto unwanted = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.mutex_) {
+    return HasRoom() && !queue_.IsWanted(weight_);
   };
   // Waits for `condition` until `end`. Whether it holds, or the token's status.
   const auto await = [&](const absl::Condition& condition, absl::Duration limit)
@@ -190,20 +190,17 @@ absl::Status RequestQueue::Slot::Yield(absl::Duration longest,
   };
   absl::MutexLock lock(&queue_.mutex_);
   if (!queue_.IsWanted(weight_)) return absl::OkStatus();
-  ++queue_.paused_;
-  --queue_.running_[index];
-  paused_ = true;
+  Pause();
   ESS_ASSIGN_OR_RETURN(bool goes_on, await(absl::Condition(&unwanted), longest));
   if (!goes_on) {
-    ++queue_.resuming_[index];
-    const absl::StatusOr<bool> resumed = await(absl::Condition(&free), longest);
-    --queue_.resuming_[index];
+    int& resuming = queue_.resuming_[Index(weight_)];
+    ++resuming;
+    const absl::StatusOr<bool> resumed = await(absl::Condition(this, &Slot::HasRoom), longest);
+    --resuming;
     ESS_ASSIGN_OR_RETURN(goes_on, resumed);
   }
   if (!goes_on) return absl::AbortedError("others needed the slot for longer than it can wait");
-  ++queue_.running_[index];
-  --queue_.paused_;
-  paused_ = false;
+  GoOn();
   return absl::OkStatus();
 }
 
@@ -225,7 +222,7 @@ void RequestQueue::RunThread() {
     entry.work = nullptr;  // What it holds goes before the queue counts as idle.
     const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
     absl::MutexLock lock(&mutex_);
-    --(slot.paused_ ? paused_ : running_[Index(entry.weight)]);
+    --(slot.aside_ ? aside_ : running_)[Index(entry.weight)];
     if (entry.request.background) continue;  // It has let others go first.
     const double now = seconds / Cost(entry.request);
     seconds_per_token_ += (seconds_per_token_ == 0 ? 1 : kNewest) * (now - seconds_per_token_);
@@ -267,7 +264,13 @@ bool RequestQueue::HasSlot(Weight weight) const {
   return running_[Index(weight)] + resuming_[Index(weight)] < Slots(weight);
 }
 
+bool RequestQueue::HasThread(Weight weight) const {
+  return running_[Index(weight)] + aside_[Index(weight)] < Slots(weight) + kAside;
+}
+
 bool RequestQueue::IsWanted(Weight weight) const {
+  if (resuming_[Index(weight)] > 0) return true;
+  if (!HasThread(weight)) return false;
   return std::any_of(entries_.begin(), entries_.end(), [weight](const Entry& entry) {
     return entry.work && entry.weight == weight && entry.request.priority == Priority::kNormal;
   });
@@ -281,7 +284,7 @@ RequestQueue::Entries::iterator RequestQueue::Next() {
     return std::tuple(entry.request.priority != first, served_.at(entry.request.caller));
   };
   for (auto entry = entries_.begin(); entry != entries_.end(); ++entry) {
-    if (!entry->work || !HasSlot(entry->weight)) continue;
+    if (!entry->work || !HasSlot(entry->weight) || !HasThread(entry->weight)) continue;
     if (best == entries_.end() || rank(*entry) < rank(*best)) best = entry;
   }
   return best;

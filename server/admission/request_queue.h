@@ -4,7 +4,7 @@
 //   Enter ---> waiting ---- Start ----> startable ---- a slot is free ----> running ---> gone
 //                 |                         |                               |     ^
 //                 +---- Leave, displaced ---+---------> gone      WaitAside v     | a slot is free
-//                                                                          paused
+//                                                        ^------------- aside
 #pragma once
 
 #include <array>
@@ -80,12 +80,13 @@ class RequestQueue {
 
    private:
     friend class RequestQueue;
-    void Pause();
-    absl::Status Resume(const CancellationToken& cancellation);
+    void Pause() ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.mutex_);
+    void GoOn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.mutex_);
+    bool HasRoom() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.mutex_);
     Slot(RequestQueue& queue, Weight weight) : queue_(queue), weight_(weight) {}
     RequestQueue& queue_;
     const Weight weight_;
-    bool paused_ = false;
+    bool aside_ = false;
   };
   using Work = std::function<void(Slot& slot)>;
   using Displaced = std::function<void(const absl::Status& status)>;
@@ -143,7 +144,9 @@ class RequestQueue {
   Entries::iterator Next() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int Slots(Weight weight) const;
   bool HasSlot(Weight weight) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Whether a request of normal priority could start but for a slot.
+  // Those aside keep their threads, but not the other weight's.
+  bool HasThread(Weight weight) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether a request of normal priority could start, or go on, but for a slot.
   bool IsWanted(Weight weight) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Takes a waiting entry out, with its counts.
   Entry Take(Entries::iterator entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -167,10 +170,11 @@ class RequestQueue {
   // tokens; who comes (again) begins there, so that nobody saves up.
   std::map<std::string, double> served_ ABSL_GUARDED_BY(mutex_);  // By caller; above the clock.
   double clock_ ABSL_GUARDED_BY(mutex_) = 0;
-  double seconds_per_token_ ABSL_GUARDED_BY(mutex_) = 0;      // Of late; 0: unknown.
-  std::array<int, 2> running_ ABSL_GUARDED_BY(mutex_) = {};   // By weight.
-  std::array<int, 2> resuming_ ABSL_GUARDED_BY(mutex_) = {};  // By weight.
-  int paused_ ABSL_GUARDED_BY(mutex_) = 0;
+  double seconds_per_token_ ABSL_GUARDED_BY(mutex_) = 0;  // Of late; 0: unknown.
+  // By weight.
+  std::array<int, 2> running_ ABSL_GUARDED_BY(mutex_) = {};
+  std::array<int, 2> aside_ ABSL_GUARDED_BY(mutex_) = {};     // Those below included.
+  std::array<int, 2> resuming_ ABSL_GUARDED_BY(mutex_) = {};  // That wait for a slot.
   Id next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   int64_t normal_in_a_row_ ABSL_GUARDED_BY(mutex_) = 0;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;

@@ -4,6 +4,7 @@
 
 #include "fmt/format.h"
 #include "server/base/log.h"
+#include "server/base/status_macros.h"
 
 namespace ess::admission {
 
@@ -23,16 +24,35 @@ WorkQueue::~WorkQueue() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-absl::Status WorkQueue::Submit(std::function<void()> work) {
-  absl::MutexLock lock(&mutex_);
+absl::StatusOr<WorkQueue::Place> WorkQueue::TakePlace() {
   if (draining_) return absl::UnavailableError("the server is shutting down");
-  if (static_cast<int>(queue_.size()) >= options_.max_queued) {
+  if (const int taken = places_->load(); taken >= options_.max_queued) {
     return absl::ResourceExhaustedError(fmt::format("{} calls are waiting; the limit is {} ({})",
-                                                    queue_.size(), options_.max_queued,
+                                                    taken, options_.max_queued,
                                                     options_.limit_name));
   }
-  queue_.push_back(std::move(work));
+  ++*places_;
+  return Place(nullptr, [places = places_](void*) { --*places; });
+}
+
+absl::Status WorkQueue::Submit(std::function<void()> work) {
+  return SubmitWithPlace([work = std::move(work)](Place place) {
+    place.reset();  // What runs does not wait.
+    work();
+  });
+}
+
+absl::Status WorkQueue::SubmitWithPlace(std::function<void(Place place)> work) {
+  absl::MutexLock lock(&mutex_);
+  ESS_ASSIGN_OR_RETURN(Place taken, TakePlace());
+  queue_.push_back(
+      [work = std::move(work), place = std::move(taken)]() mutable { work(std::move(place)); });
   return absl::OkStatus();
+}
+
+void WorkQueue::Continue(std::function<void()> work) {
+  absl::MutexLock lock(&mutex_);
+  queue_.push_back(std::move(work));
 }
 
 bool WorkQueue::Drain(absl::Duration limit) {

@@ -356,6 +356,8 @@ void Server::EndCalls() {
 void Server::Shutdown() {
   // Cancels what still runs at once, and waits for it.
   parts_->grpc_server->Shutdown(absl::ToChronoTime(absl::Now()));
+  parts_->job_runner = nullptr;
+  parts_->residency.Stop();  // It may still hold what belonged to a call.
 }
 
 }  // namespace ess

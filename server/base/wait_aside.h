@@ -6,8 +6,9 @@
 
 namespace ess {
 
-// Calls `wait`, which may take long and computes nothing, in such a way that others may compute
-// meanwhile. Errors: those of `wait`; and of going on after it, as of a slot that nobody leaves.
+// Calls `wait` exactly once, which may take long and computes nothing, in such a way that others
+// may compute meanwhile. Errors: those of `wait`; and of going on after it, as of a slot that
+// nobody leaves.
 using WaitAside = absl::FunctionRef<absl::Status(absl::FunctionRef<absl::Status()> wait)>;
 
 // For who is in nobody's way.

@@ -86,8 +86,7 @@ void InferWork::OnModelReady(const absl::Status& status) {
 }
 
 absl::Status InferWork::Run() {
-  const auto aside = [this](absl::FunctionRef<absl::Status()> wait) { return WaitAside(wait); };
-  return context_.pipeline.Run(request_.job, small_, cancellation(), aside, *this, stages());
+  return context_.pipeline.Run(request_.job, small_, cancellation(), Aside(), *this, stages());
 }
 
 void InferWork::OnEnded(const absl::Status& status) {

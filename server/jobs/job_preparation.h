@@ -17,7 +17,6 @@ namespace ess::jobs {
 struct StepContext {
   admission::RequestQueue::Slot& slot;
   const CancellationToken& cancellation;
-
 };
 
 // How a step waits for models and memory (wait_aside.h).

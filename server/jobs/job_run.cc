@@ -122,10 +122,9 @@ class JobRun::GroupReceiver : public ProfileReceiver {
     run_.services_.jobs.ShowProgress(run_.job_);
     ESS_FAULT_POINT("job_layer_saved");
     last_prompt_ = -1;
-    // Somebody waits for the model's memory: after this layer is a good moment.
-    const auto model = run_.services_.residency.Get(run_.job_.model);
-    if (model.ok() && model->state == residency::ModelState::kUnloading && !IsLast()) {
-      return absl::AbortedError("the model makes room for another");
+    // Somebody waits for memory: after this layer is a good moment.
+    if (!IsLast() && run_.services_.residency.IsNeededElsewhere(run_.job_.model)) {
+      return absl::AbortedError("others need the memory");
     }
     return absl::OkStatus();
   }
@@ -222,8 +221,8 @@ absl::Status JobRun::Step(const StepContext& step) {
   ESS_ASSIGN_OR_RETURN(const ProfileJob group, GroupJob(groups_[next_group_]));
   GroupReceiver receiver(*this, next_group_, step);
   StageTimes stages;
-  const absl::Status status =
-      services_.pipeline.Run(group, /*small=*/false, step.cancellation, Aside(step), receiver, stages);
+  const absl::Status status = services_.pipeline.Run(group, /*small=*/false, step.cancellation,
+                                                     Aside(step), receiver, stages);
   AdvanceGroup();
   ShowDone(0);
   return status;

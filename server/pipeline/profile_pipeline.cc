@@ -70,17 +70,30 @@ absl::StatusOr<PreparedProfile> ProfilePipeline::Prepare(const ProfileJob& job,
     return residency_.Acquire(job.model, cancellation, aside);
   }();
   ESS_RETURN_IF_ERROR(lease.status());
+  return Prepare(job, *std::move(lease), cancellation, stages);
+}
+
+absl::StatusOr<PreparedProfile> ProfilePipeline::Prepare(const ProfileJob& job,
+                                                         residency::ModelLease lease,
+                                                         const CancellationToken& cancellation,
+                                                         StageTimes& stages) const {
   StageTimer timer(stages, "tokenize");
   ESS_ASSIGN_OR_RETURN(std::vector<std::vector<int64_t>> token_ids,
-                       Tokenize(job, *lease, cancellation));
+                       Tokenize(job, lease, cancellation));
   ESS_ASSIGN_OR_RETURN(
       ProfilePlan plan,
-      MakeProfilePlan(job, std::move(token_ids), lease->model().description(), options_.limits));
-  residency::ModelStatus model = residency_.Describe(*lease);
+      MakeProfilePlan(job, std::move(token_ids), lease.model().description(), options_.limits));
+  residency::ModelStatus model = residency_.Describe(lease);
   ESS_ASSIGN_OR_RETURN(
       std::vector<std::vector<std::string>> texts,
-      TokenTexts(plan, job.token_texts ? lease->tokenizer() : nullptr, cancellation));
-  return PreparedProfile{*std::move(lease), std::move(plan), std::move(model), std::move(texts)};
+      TokenTexts(plan, job.token_texts ? lease.tokenizer() : nullptr, cancellation));
+  return PreparedProfile{std::move(lease), std::move(plan), std::move(model), std::move(texts)};
+}
+
+void ProfilePipeline::WhenLeased(
+    const ProfileJob& job, std::shared_ptr<const CancellationToken> cancellation,
+    std::function<void(absl::StatusOr<residency::ModelLease>)> done) const {
+  residency_.WhenReady(job.model, std::move(cancellation), std::move(done));
 }
 
 void ProfilePipeline::WhenReady(const ProfileJob& job,

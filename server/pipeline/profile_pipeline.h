@@ -69,13 +69,23 @@ class ProfilePipeline {
   // Of the engine.
   int threads() const { return engine_.threads(); }
 
-  // Leases the model, tokenizes and plans, on the calling thread. Waits aside for the model if it is
-  // not in memory. `stages` gains what each stage took, also on failure.
-  // Errors: those of ModelResidency::Acquire, Tokenizer::Encode and MakeProfilePlan; kCancelled,
-  //         kDeadlineExceeded  between two prompts.
+  // Leases the model, tokenizes and plans, on the calling thread. Waits aside for the model if it
+  // is not in memory. `stages` gains what each stage took, also on failure. Errors: those of
+  // ModelResidency::Acquire and of the next.
   absl::StatusOr<PreparedProfile> Prepare(const ProfileJob& job,
                                           const CancellationToken& cancellation, WaitAside aside,
                                           StageTimes& stages) const;
+
+  // The same with a lease of the job's model.
+  // Errors: those of Tokenizer::Encode and MakeProfilePlan; kCancelled, kDeadlineExceeded  between
+  //         two prompts.
+  absl::StatusOr<PreparedProfile> Prepare(const ProfileJob& job, residency::ModelLease lease,
+                                          const CancellationToken& cancellation,
+                                          StageTimes& stages) const;
+
+  // Calls `done` once, with a lease: see ModelResidency::WhenReady.
+  void WhenLeased(const ProfileJob& job, std::shared_ptr<const CancellationToken> cancellation,
+                  std::function<void(absl::StatusOr<residency::ModelLease>)> done) const;
 
   // Calls `done` once: at once when the model is in memory, else when it is, or cannot be. It may
   // be evicted again before the job runs, and is then loaded by Run. See ModelResidency::WhenReady.
@@ -86,8 +96,8 @@ class ProfilePipeline {
   // model is not in memory.
   bool IsSmall(const ProfileJob& job) const;
 
-  // Prepares and runs one job on the calling thread, with room in memory for its work, for which it
-  // waits aside; unless it is small, on the engine's threads, too.
+  // Prepares and runs one job on the calling thread; unless it is small, on the engine's threads,
+  // too. Waits aside for room in memory for its work.
   // Errors: those of Prepare, ModelResidency::ReserveWork, SequenceModel::Forward,
   //         EssEngine::Compute and the receiver. kResourceExhausted, too, when the room that it
   //         waits for stays taken by others who wait.

@@ -119,9 +119,18 @@ class ModelResidency {
 
   // Takes the model out of memory, the host's too, when its last lease is given back. Calls `done`
   // as WhenReady does, with the bytes of its weights; 0 when it was not loaded.
-  // Errors: kNotFound; kCancelled, kDeadlineExceeded  while waiting for leases.
+  // Errors: kNotFound; kCancelled, kDeadlineExceeded  while waiting for leases; kUnavailable.
   void WhenUnloaded(const std::string& name, std::shared_ptr<const CancellationToken> cancellation,
                     std::function<void(absl::StatusOr<int64_t>)> done);
+
+  // Whether work that uses the model should give it and its memory back soon, if that costs little:
+  // see ResidentModels::IsNeededElsewhere.
+  bool IsNeededElsewhere(const std::string& name) const {
+    return residents_.IsNeededElsewhere(name);
+  }
+
+  // Answers all who wait with kUnavailable, and calls nobody back afterwards.
+  void Stop() { residents_.Stop(); }
 
   absl::StatusOr<ModelStatus> Get(const std::string& name) const;
   std::vector<ModelStatus> List() const;
@@ -136,11 +145,11 @@ class ModelResidency {
   absl::StatusOr<CatalogueEntry> EntryToLoad(const LoadRequest& request);
 
   ModelCatalogue& catalogue_;
-  FolderSource source_;
-  ResidentModels residents_;
   mutable absl::Mutex mutex_;
   // By name, until it is unloaded by request: an evicted model comes back as it was.
   std::map<std::string, ModelOptions> requested_options_ ABSL_GUARDED_BY(mutex_);
+  FolderSource source_;
+  ResidentModels residents_;  // The first to end: its threads answer.
 };
 
 }  // namespace ess::residency

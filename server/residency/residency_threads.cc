@@ -31,7 +31,9 @@ ResidentModels::ResidentModels(ModelSource& source, telemetry::Metrics& metrics,
   threads_.emplace_back([this] { KeeperThread(); });
 }
 
-ResidentModels::~ResidentModels() {
+ResidentModels::~ResidentModels() { Stop(); }
+
+void ResidentModels::Stop() {
   {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
@@ -44,6 +46,7 @@ ResidentModels::~ResidentModels() {
     }
   }
   for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
 }
 
 void ResidentModels::LoadThread() {

@@ -1,5 +1,7 @@
 #include "server/residency/resident_models.h"
 
+#include <algorithm>
+
 #include "absl/time/clock.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
@@ -114,9 +116,8 @@ void ResidentModels::WhenReady(Request request, Done done) {
 }
 
 void ResidentModels::Answer(Done done, absl::StatusOr<Lease> result) {
-  answers_.push_back([done = std::move(done), result = std::move(result)]() mutable {
-    done(std::move(result));
-  });
+  answers_.push_back(
+      [done = std::move(done), result = std::move(result)]() mutable { done(std::move(result)); });
 }
 
 void ResidentModels::Answer(const PendingUnload& unload, const absl::Status& why) {
@@ -126,10 +127,16 @@ void ResidentModels::Answer(const PendingUnload& unload, const absl::Status& why
 void ResidentModels::Unload(const std::string& name,
                             std::shared_ptr<const CancellationToken> cancellation,
                             std::function<void(absl::StatusOr<int64_t>)> done) {
-  absl::MutexLock lock(&mutex_);
-  slots_[name].unloads.push_back(
-      {.cancellation = std::move(cancellation), .done = std::move(done)});
-  Advance();
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!stopping_) {
+      slots_[name].unloads.push_back(
+          {.cancellation = std::move(cancellation), .done = std::move(done)});
+      Advance();
+      return;
+    }
+  }
+  done(absl::UnavailableError("the server is shutting down"));
 }
 
 absl::StatusOr<ResidentModels::Reservation> ResidentModels::ReserveWork(
@@ -242,6 +249,17 @@ ResidentModels::Status ResidentModels::Get(const std::string& name,
     inspect(*slot.resident->weights);
   }
   return status;
+}
+
+bool ResidentModels::IsNeededElsewhere(const std::string& name) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = slots_.find(name);
+  if (found == slots_.end() || found->second.resident == nullptr) return false;
+  if (!Serves(found->second)) return true;
+  const auto& works = found->second.resident->pool->works;
+  const absl::Time long_ago = absl::Now() - options_.eviction_patience;
+  return std::any_of(works.begin(), works.end(),
+                     [long_ago](const WaitingWork* work) { return work->since <= long_ago; });
 }
 
 int64_t ResidentModels::UsedBytes(const std::string& device) const {

@@ -19,6 +19,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "server/base/cancellation.h"
 #include "server/base/wait_aside.h"
@@ -86,7 +87,7 @@ class ResidentModels {
 
   // `source` and `metrics` outlive this.
   ResidentModels(ModelSource& source, telemetry::Metrics& metrics, const Options& options);
-  // Answers those who wait with kUnavailable. REQUIRES: no lease and no reservation is left.
+  // REQUIRES: no lease and no reservation is left.
   ~ResidentModels();
   ResidentModels(const ResidentModels&) = delete;
   ResidentModels& operator=(const ResidentModels&) = delete;
@@ -171,6 +172,13 @@ class ResidentModels {
                                           const CancellationToken& cancellation,
                                           WaitAside aside = WaitHere);
 
+  // Whether the model leaves, or somebody has waited for memory on its device for
+  // `eviction_patience`.
+  bool IsNeededElsewhere(const std::string& name) const;
+
+  // Answers those who wait, and those to come, with kUnavailable, and ends the threads.
+  void Stop();
+
   struct Status {
     ModelState state = ModelState::kCold;
     std::string reason;  // Why it is in that state; empty for a model nobody asked for.
@@ -242,6 +250,7 @@ class ResidentModels {
   struct WaitingWork {
     Resident* resident;
     int64_t bytes;
+    absl::Time since = absl::Now();
     bool granted = false;
     bool aborted = false;
   };

@@ -48,11 +48,11 @@ void AddStage(const std::string& stage, double seconds, v1::EstimateProfileRespo
 }
 
 absl::Status Estimate(const ProfileContext& context, const ProfileJob& job,
-                      const CancellationToken& cancellation,
+                      residency::ModelLease lease, const CancellationToken& cancellation,
                       v1::EstimateProfileResponse* response) {
   StageTimes stages;
   ESS_ASSIGN_OR_RETURN(const PreparedProfile prepared,
-                       context.pipeline.Prepare(job, cancellation, WaitHere, stages));
+                       context.pipeline.Prepare(job, std::move(lease), cancellation, stages));
   ESS_ASSIGN_OR_RETURN(const int64_t response_bytes,
                        ResponseBytes(job, prepared, context.server_version));
   const ProfileEstimate estimate = ess::EstimateProfile(
@@ -81,16 +81,18 @@ void StartEstimate(const ProfileContext& context, admission::WorkQueue& queue,
   absl::StatusOr<ProfileJob> decoded = DecodeProfileRequest(request, context.limits);
   if (!decoded.ok()) return done(decoded.status());
   const auto job = std::make_shared<const ProfileJob>(*std::move(decoded));
-  auto estimate = [&context, job, cancellation, response, done] {
-    done(CatchTorch("estimate",
-                    [&] { return Estimate(context, *job, *cancellation, response); }));
-  };
-  context.pipeline.WhenReady(*job, cancellation,
-                             [&queue, estimate, done](const absl::Status& ready) {
-                               if (!ready.ok()) return done(ready);
-                               const absl::Status queued = queue.Submit(estimate);
-                               if (!queued.ok()) done(queued);
-                             });
+  context.pipeline.WhenLeased(
+      *job, cancellation,
+      [&context, &queue, job, cancellation, response,
+       done = std::move(done)](absl::StatusOr<residency::ModelLease> leased) {
+        if (!leased.ok()) return done(leased.status());
+        const auto lease = std::make_shared<residency::ModelLease>(*std::move(leased));
+        queue.Continue([&context, job, lease, cancellation, response, done] {
+          done(CatchTorch("estimate", [&] {
+            return Estimate(context, *job, std::move(*lease), *cancellation, response);
+          }));
+        });
+      });
 }
 
 }  // namespace ess::rpc

@@ -11,9 +11,9 @@
 
 namespace ess::rpc {
 
-// Decodes, tokenizes and plans as Profile does; loads a cold model; runs nothing. Works on `queue`
-// once the model is there, and calls `done` once; the messages live until then.
-// Errors: those that Profile answers before it runs anything; those of WorkQueue::Submit.
+// Decodes, tokenizes and plans as Profile does; loads a cold model; runs nothing. Goes on in
+// `queue`, where the caller has a place, once the model is there, and calls `done` once; the
+// messages live until then. Errors: those that Profile answers before it runs anything.
 void StartEstimate(const ProfileContext& context, admission::WorkQueue& queue,
                    const v1::ProfileRequest& request,
                    std::shared_ptr<const CancellationToken> cancellation,

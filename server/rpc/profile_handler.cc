@@ -37,7 +37,7 @@ class ProfileCall : public ProfileStream, private ProfileReceiver {
     if (!job.ok()) return End(job.status());
     const absl::StatusOr<admission::Priority> priority = DecodePriority(request_.priority());
     if (!priority.ok()) return End(priority.status());
-    request_ = {};  // Its memory: the call may wait for long.
+    request_ = {};  // The call may wait for long.
     job_ = *std::move(job);
     job_.request_id = observer().request_id();
     if (!Enqueue(*priority, ApproximateTokens(job_))) return;
@@ -54,8 +54,7 @@ class ProfileCall : public ProfileStream, private ProfileReceiver {
   }
 
   absl::Status Run() override {
-    const auto aside = [this](absl::FunctionRef<absl::Status()> wait) { return WaitAside(wait); };
-    return context_.pipeline.Run(job_, small_, cancellation(), aside, *this, stages());
+    return context_.pipeline.Run(job_, small_, cancellation(), Aside(), *this, stages());
   }
 
   absl::Status OnPlan(const ProfilePlan& plan, const residency::ModelStatus& model,
@@ -97,10 +96,12 @@ class ProfileCall : public ProfileStream, private ProfileReceiver {
 grpc::ServerWriteReactor<grpc::ByteBuffer>* StartProfile(const ProfileContext& context,
                                                          grpc::CallbackServerContext* call,
                                                          const grpc::ByteBuffer& request) {
-  grpc::ByteBuffer bytes = request;  // Shares the memory.
+  // gRPC keeps the bytes as long as the call, and its memory has a limit: they go now.
+  auto& bytes = const_cast<grpc::ByteBuffer&>(request);
   v1::ProfileRequest message;
   const bool parsed =
       grpc::SerializationTraits<v1::ProfileRequest>::Deserialize(&bytes, &message).ok();
+  bytes.Clear();
   return ProfileStream::Start<ProfileCall>(context, call, std::move(message), parsed);
 }
 

@@ -26,8 +26,9 @@ struct ProfileContext {
   std::string server_version;
 };
 
-// Begins a call: parses and decodes the request, queues its work, and writes the answers as they
-// are made, in bytes (profile_messages.h). How many wait for a slow reader: stream_writer.h.
+// Begins a call: parses the request, which it empties, decodes it, queues its work, and writes the
+// answers as they are made, in bytes (profile_messages.h). How many wait for a slow reader:
+// stream_writer.h.
 grpc::ServerWriteReactor<grpc::ByteBuffer>* StartProfile(const ProfileContext& context,
                                                          grpc::CallbackServerContext* call,
                                                          const grpc::ByteBuffer& request);

@@ -4,6 +4,7 @@
 
 #include "absl/time/clock.h"
 #include "server/base/status_macros.h"
+#include "server/base/torch_status.h"
 #include "server/rpc/estimate_handler.h"
 #include "server/rpc/unary_call.h"
 
@@ -87,9 +88,11 @@ grpc::ServerUnaryReactor* ProfilerService::LoadModel(grpc::CallbackServerContext
              .options = request->has_options() ? std::optional(*options) : std::nullopt,
              .reload = request->reload()},
             std::move(cancellation),
-            [response, done = std::move(done)](const absl::StatusOr<residency::ModelStatus>& model) {
-              if (model.ok()) EncodeModel(*model, /*with_layers=*/true, response);
-              done(model.status());
+            [response, done = std::move(done)](absl::StatusOr<residency::ModelStatus> model) {
+              done(CatchTorch("LoadModel", [&] {
+                if (model.ok()) EncodeModel(*model, /*with_layers=*/true, response);
+                return model.status();
+              }));
             });
       },
       control_queue_);

@@ -39,7 +39,7 @@ class QueuedWork : public std::enable_shared_from_this<QueuedWork> {
   // A cancel from now on is ours, and not counted as the caller's.
   void DisownCancel();
 
-  // For the thread of Run: waits aside of the slot. Elsewhere it just waits.
+  // For the thread of Run: waits aside of the slot (wait_aside.h). Elsewhere it just waits.
   absl::Status WaitAside(absl::FunctionRef<absl::Status()> wait) {
     return slot_ == nullptr ? wait() : slot_->WaitAside(wait, cancellation_);
   }
@@ -71,6 +71,9 @@ class QueuedWork : public std::enable_shared_from_this<QueuedWork> {
 
   telemetry::Metrics& metrics() { return metrics_; }
   const CancellationToken& cancellation() const { return cancellation_; }
+  auto Aside() {
+    return [this](absl::FunctionRef<absl::Status()> wait) { return WaitAside(wait); };
+  }
   StageTimes& stages() { return stages_; }
   const StageTimes& stages() const { return stages_; }
 

@@ -1,5 +1,7 @@
 #include "server/rpc/unary_call.h"
 
+#include <atomic>
+
 #include "server/base/torch_status.h"
 
 namespace ess::rpc {
@@ -9,10 +11,19 @@ grpc::ServerUnaryReactor* UnaryCall::Start(const CallServices& services,
                                            const std::string& rpc, const std::string& served_model,
                                            Work work, admission::WorkQueue* queue) {
   auto* const unary = new UnaryCall(services, call, rpc, served_model);
-  unary->Begin(queue, [unary, rpc, work = std::move(work)] {
-    unary->End(CatchTorch(
-        rpc, [&] { return work(*unary->cancellation_, unary->observer_.identity()); }));
-  });
+  if (const absl::Status& admitted = unary->observer_.admitted(); !admitted.ok()) {
+    unary->End(admitted);
+    return unary;
+  }
+  auto run = [unary, rpc, work = std::move(work)] {
+    unary->End(
+        CatchTorch(rpc, [&] { return work(*unary->cancellation_, unary->observer_.identity()); }));
+  };
+  if (queue == nullptr) {
+    run();
+  } else if (const absl::Status queued = queue->Submit(run); !queued.ok()) {
+    unary->End(queued);
+  }
   return unary;
 }
 
@@ -22,20 +33,25 @@ grpc::ServerUnaryReactor* UnaryCall::StartAsync(const CallServices& services,
                                                 const std::string& served_model, AsyncWork work,
                                                 admission::WorkQueue& queue) {
   auto* const unary = new UnaryCall(services, call, rpc, served_model);
-  unary->Begin(&queue, [unary, work = std::move(work)] {
-    work(unary->cancellation_, [unary](const absl::Status& status) { unary->End(status); });
-  });
-  return unary;
-}
-
-void UnaryCall::Begin(admission::WorkQueue* queue, const std::function<void()>& run) {
-  if (const absl::Status& admitted = observer_.admitted(); !admitted.ok()) {
-    End(admitted);
-  } else if (queue == nullptr) {
-    run();
-  } else if (const absl::Status queued = queue->Submit(run); !queued.ok()) {
-    End(queued);
+  if (const absl::Status& admitted = unary->observer_.admitted(); !admitted.ok()) {
+    unary->End(admitted);
+    return unary;
   }
+  const absl::Status queued = queue.SubmitWithPlace(
+      [unary, rpc, work = std::move(work)](const admission::WorkQueue::Place& place) {
+        // An exception may come before `done` was called, or after.
+        const auto ended = std::make_shared<std::atomic<bool>>(false);
+        const auto end = [unary, ended, place](const absl::Status& status) {
+          if (!ended->exchange(true)) unary->End(status);
+        };
+        const absl::Status begun = CatchTorch(rpc, [&] {
+          work(unary->cancellation_, end);
+          return absl::OkStatus();
+        });
+        if (!begun.ok()) end(begun);
+      });
+  if (!queued.ok()) unary->End(queued);
+  return unary;
 }
 
 }  // namespace ess::rpc

@@ -34,12 +34,12 @@ class UnaryCall : public grpc::ServerUnaryReactor {
                                          admission::WorkQueue* queue = nullptr);
 
   // The same for work that waits on no thread: begun on the queue, it calls `done` exactly once,
-  // from any thread.
+  // from any thread, and keeps its place there until then.
   static grpc::ServerUnaryReactor* StartAsync(const CallServices& services,
                                               grpc::CallbackServerContext* call,
                                               const std::string& rpc,
-                                              const std::string& served_model,
-                                              AsyncWork work, admission::WorkQueue& queue);
+                                              const std::string& served_model, AsyncWork work,
+                                              admission::WorkQueue& queue);
 
   void OnCancel() override { cancellation_->Cancel(); }
   void OnDone() override {
@@ -53,9 +53,6 @@ class UnaryCall : public grpc::ServerUnaryReactor {
       : cancellation_(std::make_shared<CancellationToken>(DeadlineOf(services, *call))),
         calls_(services.calls),
         observer_(services, *call, *cancellation_, rpc, served_model, 0) {}
-
-  // Ends the call, or sees to it that `run` runs.
-  void Begin(admission::WorkQueue* queue, const std::function<void()>& run);
 
   void End(const absl::Status& status) {
     status_ = calls_.StatusOf(status);

@@ -63,6 +63,41 @@ TEST_F(YieldTest, AllRequestsOfNormalPriorityGoFirstAndThoseOfLowDoNot) {
   EXPECT_TRUE(order_ == "a b job low " || order_ == "a b low job ") << order_;
 }
 
+TEST_F(YieldTest, ARequestThatComesBackFromAsideGoesFirst) {
+  absl::Notification aside, back;
+  const auto id = queue_.Enter({.model = "m", .caller = "a"}, [](const absl::Status&) {});
+  queue_.Start(*id, Weight::kLarge, [&](RequestQueue::Slot& slot) {
+    const auto wait = [&] {
+      aside.Notify();
+      back.WaitForNotification();
+      return absl::OkStatus();
+    };
+    EXPECT_THAT(slot.WaitAside(wait, CancellationToken()), IsOk());
+    order_ += "a ";
+  });
+  const auto second =
+      queue_.Enter({.model = "m", .caller = "jobs", .priority = Priority::kLow, .background = true},
+                   [](const absl::Status&) {});
+  absl::Notification holds_slot, yields;
+  queue_.Start(*second, Weight::kLarge, [&](RequestQueue::Slot& slot) {
+    holds_slot.Notify();
+    yields.WaitForNotification();
+    EXPECT_THAT(slot.Yield(kLong, CancellationToken()), IsOk());
+    order_ += "second ";
+  });
+  go_.Notify();  // The first job makes room for "a", and goes on while that is aside.
+  aside.WaitForNotification();
+  done_.WaitForNotification();
+  holds_slot.WaitForNotification();
+  back.Notify();
+  absl::SleepFor(absl::Milliseconds(50));  // It waits for the slot by now.
+
+  yields.Notify();
+
+  EXPECT_TRUE(queue_.Drain(kLong));
+  EXPECT_EQ(order_, "job a second ");
+}
+
 TEST_F(YieldTest, NobodyWaitsAndNothingHappens) {
   go_.Notify();
 

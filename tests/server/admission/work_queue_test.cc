@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <string>
+#include <utility>
 
 #include "absl/synchronization/notification.h"
 #include "gtest/gtest.h"
@@ -42,6 +43,48 @@ TEST(WorkQueueTest, RefusesAtOnceWhenItIsFullAndNamesTheLimit) {
   EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
                                 HasSubstr("the limit is 1 (max_queued_profiles)")));
   finish.Notify();
+}
+
+TEST(WorkQueueTest, WorkThatGoesOnElsewhereKeepsItsPlaceAndIsNotRefusedInTheEnd) {
+  WorkQueue queue({.threads = 1, .max_queued = 1, .limit_name = "limit"});
+  absl::Notification begun, ended;
+  WorkQueue::Place held;
+  ASSERT_THAT(queue.SubmitWithPlace([&](WorkQueue::Place place) {
+    held = std::move(place);
+    begun.Notify();
+  }),
+              IsOk());
+  begun.WaitForNotification();
+  EXPECT_THAT(queue.Submit([] {}), StatusIs(absl::StatusCode::kResourceExhausted,
+                                            HasSubstr("1 calls are waiting; the limit is 1")));
+
+  EXPECT_TRUE(queue.Drain(absl::Seconds(30)));
+  queue.Continue([&] { ended.Notify(); });
+
+  ended.WaitForNotification();
+}
+
+TEST(WorkQueueTest, APlaceThatIsGivenBackIsThereForOthers) {
+  WorkQueue queue({.threads = 1, .max_queued = 1, .limit_name = "limit"});
+  for (int i = 0; i < 3; ++i) {
+    absl::Notification over;
+    ASSERT_THAT(queue.SubmitWithPlace([&](WorkQueue::Place place) {
+      place.reset();
+      over.Notify();
+    }),
+                IsOk());
+    over.WaitForNotification();
+  }
+}
+
+TEST(WorkQueueTest, APlaceMayOutliveItsQueue) {
+  WorkQueue::Place held;
+  {
+    WorkQueue queue({.threads = 1, .max_queued = 1, .limit_name = "limit"});
+    ASSERT_THAT(queue.SubmitWithPlace([&](WorkQueue::Place place) { held = std::move(place); }),
+                IsOk());
+  }
+  held.reset();
 }
 
 TEST(WorkQueueTest, RefusesAfterADrainBegan) {

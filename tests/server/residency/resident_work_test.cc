@@ -70,6 +70,24 @@ TEST_F(ResidentWorkTest, WorkWaitsForOtherWork) {
   EXPECT_EQ(models_->UsedBytes("fake"), 100);
 }
 
+TEST_F(ResidentWorkTest, AModelIsNeededElsewhereOnceSomebodyHasWaitedForItsMemory) {
+  Start(/*patience=*/absl::Milliseconds(20));
+  Outcome a, b;
+  Use(a, "a");
+  Use(b, "b");
+  auto first = std::make_unique<absl::StatusOr<ResidentModels::Reservation>>(
+      models_->ReserveWork(a.lease(), 50, *never_));
+  EXPECT_FALSE(models_->IsNeededElsewhere("a"));
+  EXPECT_FALSE(models_->IsNeededElsewhere("c"));
+  std::thread second([&] { EXPECT_THAT(models_->ReserveWork(b.lease(), 80, *never_), IsOk()); });
+
+  while (!models_->IsNeededElsewhere("a")) absl::SleepFor(absl::Milliseconds(1));
+
+  first.reset();
+  second.join();
+  EXPECT_FALSE(models_->IsNeededElsewhere("a"));
+}
+
 TEST_F(ResidentWorkTest, WorkThatHasToWaitWaitsAside) {
   Start();
   Outcome a, b;
