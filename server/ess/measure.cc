@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "fmt/format.h"
+#include "server/base/cut_text.h"
 #include "server/base/status_macros.h"
 
 namespace ess {
@@ -49,8 +50,10 @@ std::string KnownKinds() {
   return kinds;
 }
 
-// Text comes from the caller: long input is cut before it goes into a message.
-std::string Quoted(std::string_view text) { return fmt::format("\"{}\"", text.substr(0, 64)); }
+// The caller's text.
+std::string Quoted(std::string_view text) {
+  return fmt::format("'{}'", CutText(std::string(text), /*max_bytes=*/64));
+}
 
 template <typename Number>
 absl::StatusOr<Number> ParseNumber(std::string_view text, std::string_view measure) {

@@ -79,6 +79,14 @@ TEST(MeasureTest, RefusesMissingExtraAndGarbledValues) {
   }
 }
 
+TEST(MeasureTest, WhatTheCallerWroteIsQuotedAndCut) {
+  EXPECT_THAT(ParseMeasure("/etc/passwd"),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("measure '/etc/passwd';")));
+  const std::string most(63, 'x');
+  EXPECT_THAT(ParseMeasure(most + "\u00e9 and more"),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'" + most + "...'")));
+}
+
 TEST(MeasureTest, AnUnknownKindIsRefusedWithTheKnownOnes) {
   EXPECT_THAT(ParseMeasure("rank:3"), StatusIs(absl::StatusCode::kInvalidArgument,
                                                HasSubstr("tolerance, relative, head_relative")));
