@@ -1,6 +1,7 @@
 #include "server/admission/request_queue.h"
 
 #include <algorithm>
+#include <iterator>
 #include <tuple>
 #include <utility>
 
@@ -13,7 +14,7 @@
 namespace ess::admission {
 namespace {
 
-// Of each weight, at least, before no more of it begin.
+// Requests of one weight that may be aside; then no more of it begin.
 constexpr int kAside = 16;
 constexpr int64_t kNormalStartsBeforeALow = 7;
 // Weight of the newest request in the time that a token takes.
@@ -38,7 +39,13 @@ const char* PriorityName(Priority priority) {
 RequestQueue::RequestQueue(const Options& options, telemetry::Metrics& metrics)
     : options_(options), metrics_(metrics) {
   ESS_CHECK(options.large_slots >= 1 && options.small_slots >= 1);
-  for (int i = 0; i < options.large_slots + options.small_slots + 2 * kAside; ++i) {
+  absl::MutexLock lock(&mutex_);
+  StartThreads();
+}
+
+void RequestQueue::StartThreads() {
+  const int needed = options_.large_slots + options_.small_slots + aside_[0] + aside_[1];
+  while (!stopping_ && std::ssize(threads_) < needed) {
     threads_.emplace_back([this] { RunThread(); });
   }
 }
@@ -49,7 +56,7 @@ RequestQueue::~RequestQueue() {
     draining_ = true;
     stopping_ = true;
   }
-  for (std::thread& thread : threads_) thread.join();
+  for (std::thread& thread : threads_) thread.join();  // No more are started.
 }
 
 absl::StatusOr<RequestQueue::Id> RequestQueue::Enter(QueuedRequest request, Displaced displaced) {
@@ -144,6 +151,7 @@ void RequestQueue::Slot::Pause() {
   aside_ = true;
   ++queue_.aside_[Index(weight_)];
   --queue_.running_[Index(weight_)];
+  queue_.StartThreads();
 }
 
 void RequestQueue::Slot::GoOn() {

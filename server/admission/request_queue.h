@@ -137,6 +137,8 @@ class RequestQueue {
     int64_t tokens = 0;
   };
 
+  // One for each slot and for each request aside. They stay; each costs LibTorch's own threads.
+  void StartThreads() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RunThread();
   bool HasWorkOrStops() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Entries::iterator Find(Id id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -179,7 +181,7 @@ class RequestQueue {
   int64_t normal_in_a_row_ ABSL_GUARDED_BY(mutex_) = 0;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::vector<std::thread> threads_;
+  std::vector<std::thread> threads_;  // Guarded by mutex_ until stopping_.
 };
 
 }  // namespace ess::admission
