@@ -178,8 +178,9 @@ grpc::ServerUnaryReactor* InferenceService::RepositoryModelLoad(
         absl::Status valid = CheckRepository(request->repository_name());
         if (valid.ok()) valid = CheckParameters(request->parameters(), "");
         if (!valid.ok()) return done(valid);
-        residency_.WhenLoaded({.name = request->model_name()}, std::move(cancellation),
-                              [done = std::move(done)](const auto& model) { done(model.status()); });
+        residency_.WhenLoaded(
+            {.name = request->model_name()}, std::move(cancellation),
+            [done = std::move(done)](const auto& model) { done(model.status()); });
       },
       control_queue_);
 }

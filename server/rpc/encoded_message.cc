@@ -1,8 +1,8 @@
 #include "server/rpc/encoded_message.h"
 
 #include <google/protobuf/io/coded_stream.h>
-#include <grpcpp/support/proto_buffer_writer.h>
 #include <grpcpp/impl/codegen/proto_utils.h>
+#include <grpcpp/support/proto_buffer_writer.h>
 
 #include <bit>
 

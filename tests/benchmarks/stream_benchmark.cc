@@ -179,8 +179,8 @@ struct Server {
 struct Way {
   Way(const char* program, const char* name)
       : server(program, name),
-        stub(v1::EssProfiler::NewStub(grpc::CreateChannel(
-            fmt::format("127.0.0.1:{}", server.port), grpc::InsecureChannelCredentials()))) {}
+        stub(v1::EssProfiler::NewStub(grpc::CreateChannel(fmt::format("127.0.0.1:{}", server.port),
+                                                          grpc::InsecureChannelCredentials()))) {}
 
   // MiB per second of one call.
   double Read() const {
@@ -222,8 +222,9 @@ int Compare(const char* program) {
   }
   std::sort(shares.begin(), shares.end());
   const double share = shares[shares.size() / 2];
-  fmt::print("an answer of {} MiB over loopback, fastest of {} rounds in turns; share: their median\n",
-             kPieces * kHeads * kPositions * 4 >> 20, kRounds);
+  fmt::print(
+      "an answer of {} MiB over loopback, fastest of {} rounds in turns; share: their median\n",
+      kPieces * kHeads * kPositions * 4 >> 20, kRounds);
   fmt::print("{:40} {:>8} {:>16}\n", "", "MiB/s", "server memory");
   fmt::print("{:40} {:8.0f} {:12.1f} MiB\n", "bare stream of one message", best[1], memory[1]);
   fmt::print("{:40} {:8.0f} {:12.1f} MiB\n", "ours, encoded piece by piece", best[0], memory[0]);

@@ -126,8 +126,8 @@ class HostileRun:
     def is_no_call(self, method: str, messages: list[bytes]) -> bool:
         """Whether the bytes are not one message of the method's type, as libraries write it.
 
-        gRPC C++ answers such a call by itself, with UNIMPLEMENTED: the handler never sees it, but for
-        Profile, which parses for itself.
+        gRPC C++ answers such a call by itself, with UNIMPLEMENTED: the handler never sees it. But
+        Profile parses for itself.
         Parsers differ in what they let pass, a field of number 0 for one, so other spellings of a
         message may be refused as well.
         """

@@ -63,10 +63,10 @@ TEST(ProfileMessagesTest, SplitsALargeTensorAndItsPartsFitTogether) {
   Collected collected;
 
   // The second half of the heads.
-  ASSERT_THAT(WriteEss(c.job, c.plan,
-                       {.layer = 0, .prompt = 0, .first_head = 4, .head_count = 4, .ess = ess},
-                       collected),
-              IsOk());
+  ASSERT_THAT(
+      WriteEss(c.job, c.plan,
+               {.layer = 0, .prompt = 0, .first_head = 4, .head_count = 4, .ess = ess}, collected),
+      IsOk());
 
   ASSERT_EQ(collected.messages.size(), 3u);  // 2.4 MiB: as few as there can be.
   const std::vector<int64_t> first = {4 * 40000, 4 * 40000 * 3};
@@ -96,10 +96,10 @@ TEST(ProfileMessagesTest, FlagsOfCertaintyTravelWithTheirValues) {
   }
   Collected collected;
 
-  ASSERT_THAT(WriteEss(c.job, c.plan,
-                       {.layer = 0, .prompt = 0, .first_head = 0, .head_count = 2, .ess = ess},
-                       collected),
-              IsOk());
+  ASSERT_THAT(
+      WriteEss(c.job, c.plan,
+               {.layer = 0, .prompt = 0, .first_head = 0, .head_count = 2, .ess = ess}, collected),
+      IsOk());
 
   std::vector<size_t> seen = {0, 0};
   for (const auto& message : collected.messages) {
@@ -148,10 +148,10 @@ TEST(ProfileMessagesTest, SendsNothingForAPromptWithoutSelectedPositions) {
   const OperatorEss ess{.values = {{}, {}}};
   Collected collected;
 
-  ASSERT_THAT(WriteEss(c.job, c.plan,
-                       {.layer = 0, .prompt = 0, .first_head = 0, .head_count = 2, .ess = ess},
-                       collected),
-              IsOk());
+  ASSERT_THAT(
+      WriteEss(c.job, c.plan,
+               {.layer = 0, .prompt = 0, .first_head = 0, .head_count = 2, .ess = ess}, collected),
+      IsOk());
 
   EXPECT_TRUE(collected.messages.empty());
 }
