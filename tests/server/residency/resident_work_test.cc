@@ -18,7 +18,20 @@ using ::ess::testing::StatusIs;
 using ::testing::_;
 using ::testing::HasSubstr;
 
-using ResidentWorkTest = ResidentModelsTest;
+class ResidentWorkTest : public ResidentModelsTest {
+ protected:
+  // Two leases of one model; the first has room for its work, the second has none beside it.
+  void StartWithHeldRoom() {
+    Start();
+    Use(holder_, "a");
+    Use(other_, "a");
+    held_ = std::make_unique<absl::StatusOr<ResidentModels::Reservation>>(
+        models_->ReserveWork(holder_.lease(), 150, *never_));
+  }
+
+  Outcome holder_, other_;
+  std::unique_ptr<absl::StatusOr<ResidentModels::Reservation>> held_;
+};
 
 TEST_F(ResidentWorkTest, WorkTakesRoomBesideTheWeightsAndGivesItBack) {
   Start();
@@ -53,18 +66,14 @@ TEST_F(ResidentWorkTest, RefusesWorkThatCouldNeverFitBesideItsModel) {
 }
 
 TEST_F(ResidentWorkTest, WorkWaitsForOtherWork) {
-  Start();
-  Outcome a, b;
-  Use(a, "a");
-  Use(b, "a");
-  auto first = std::make_unique<absl::StatusOr<ResidentModels::Reservation>>(
-      models_->ReserveWork(a.lease(), 150, *never_));
+  StartWithHeldRoom();
   const CancellationToken soon(absl::Now() + absl::Milliseconds(30));
-  EXPECT_THAT(models_->ReserveWork(b.lease(), 150, soon),
+  EXPECT_THAT(models_->ReserveWork(other_.lease(), 150, soon),
               StatusIs(absl::StatusCode::kDeadlineExceeded, _));
-  std::thread second([&] { EXPECT_THAT(models_->ReserveWork(b.lease(), 150, *never_), IsOk()); });
+  std::thread second(
+      [&] { EXPECT_THAT(models_->ReserveWork(other_.lease(), 150, *never_), IsOk()); });
 
-  first.reset();
+  held_.reset();
 
   second.join();
   EXPECT_EQ(models_->UsedBytes("fake"), 100);
@@ -89,39 +98,29 @@ TEST_F(ResidentWorkTest, AModelIsNeededElsewhereOnceSomebodyHasWaitedForItsMemor
 }
 
 TEST_F(ResidentWorkTest, WorkThatHasToWaitWaitsAside) {
-  Start();
-  Outcome a, b;
-  Use(a, "a");
-  Use(b, "a");
-  auto first = std::make_unique<absl::StatusOr<ResidentModels::Reservation>>(
-      models_->ReserveWork(a.lease(), 150, *never_));
+  StartWithHeldRoom();
   int waits = 0;
   const auto aside = [&](absl::FunctionRef<absl::Status()> wait) {
     ++waits;
-    first.reset();
+    held_.reset();
     return wait();
   };
 
-  ASSERT_THAT(models_->ReserveWork(b.lease(), 50, *never_, aside), IsOk());
+  ASSERT_THAT(models_->ReserveWork(other_.lease(), 50, *never_, aside), IsOk());
   EXPECT_EQ(waits, 0);
-  EXPECT_THAT(models_->ReserveWork(b.lease(), 150, *never_, aside), IsOk());
+  EXPECT_THAT(models_->ReserveWork(other_.lease(), 150, *never_, aside), IsOk());
   EXPECT_EQ(waits, 1);
 }
 
 TEST_F(ResidentWorkTest, WorkThatCannotGoOnAfterItsWaitGivesItsRoomBack) {
-  Start();
-  Outcome a, b;
-  Use(a, "a");
-  Use(b, "a");
-  auto first = std::make_unique<absl::StatusOr<ResidentModels::Reservation>>(
-      models_->ReserveWork(a.lease(), 150, *never_));
+  StartWithHeldRoom();
   const auto aside = [&](absl::FunctionRef<absl::Status()> wait) {
-    first.reset();
+    held_.reset();
     EXPECT_THAT(wait(), IsOk());
     return absl::CancelledError("the caller left");
   };
 
-  EXPECT_THAT(models_->ReserveWork(b.lease(), 150, *never_, aside),
+  EXPECT_THAT(models_->ReserveWork(other_.lease(), 150, *never_, aside),
               StatusIs(absl::StatusCode::kCancelled, _));
 
   EXPECT_EQ(models_->UsedBytes("fake"), 100);
